@@ -1,0 +1,63 @@
+"""Partitions and the names of Redis keys. Every key of a partition carries its hash tag, so that a script touches one slot. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+from zlib import crc32
+
+META = "reshelve:meta"
+"""Hash: `partitions`, `schema`, `levels` (fingerprint of the level table that every content was last held against)."""
+
+StreamName = Literal["views", "moves", "placed", "retires"]
+WORK_STREAMS: tuple[StreamName, ...] = ("views", "moves", "placed", "retires")
+GROUPS: dict[StreamName, str] = {"views": "planner", "moves": "mover", "placed": "recorder", "retires": "mover"}
+"""The one consumer group that reads each stream."""
+
+
+def partition_of(cid: str, partitions: int) -> int:
+    """`crc32(cid) % partitions`; fixed for the life of the data."""
+    return crc32(cid.encode()) % partitions
+
+
+@dataclass(frozen=True)
+class PartitionKeys:
+    """The keys of one partition."""
+
+    partition: int
+
+    @cached_property
+    def prefix(self) -> str:
+        return f"reshelve:{{{self.partition}}}:"
+
+    def stream(self, name: StreamName) -> str:
+        return self.prefix + name
+
+    @cached_property
+    def dead(self) -> str:
+        return self.prefix + "dead"
+
+    @cached_property
+    def review(self) -> str:
+        return self.prefix + "review"
+
+    @cached_property
+    def later(self) -> str:
+        """Zset of entries that wait for their time, scored by it: `[stream, field, value, ...]` as JSON."""
+        return self.prefix + "later"
+
+    @cached_property
+    def content_prefix(self) -> str:
+        return self.prefix + "content:"
+
+    def content(self, cid: str) -> str:
+        return self.content_prefix + cid
+
+    def seen(self, marker: str) -> str:
+        """A batch or event id that was taken in."""
+        return f"{self.prefix}seen:{marker}"
+
+    def idempotency(self, key: str) -> str:
+        """The digest of the body that came with an Idempotency-Key; lives in the key's own partition."""
+        return f"{self.prefix}idempotency:{key}"

@@ -1,0 +1,198 @@
+"""The messages on the streams: what they hold and how they are written down. Pure.
+
+Stream entries are flat field/value pairs, except `views`, which packs many views into one value.
+Times are integer milliseconds since the epoch; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, Literal, Self, get_args
+
+import orjson
+
+from shared.errors import InvalidError
+from shared.levels import COUNT_MAX
+from shared.names import is_cid
+
+Method = Literal["link", "reflink", "copy", "adopt"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+# `from` is a Python keyword; the wire has DESIGN's word.
+_WIRE_NAMES = {"from_level": "from", "to_level": "to"}
+
+
+class _Message:
+    """Encoding shared by the flat messages; each field is a str or an int, `seconds` a float."""
+
+    __slots__ = ()
+
+    def wire(self) -> list[str]:
+        """Flat field/value pairs, as XADD takes them."""
+        flat: list[str] = []
+        for attribute, name, _ in _layout(type(self)):
+            flat += (name, str(getattr(self, attribute)))
+        return flat
+
+    @classmethod
+    def parse(cls, entry: Mapping[bytes, bytes]) -> Self:
+        """Raises InvalidError that names the field which is missing or malformed."""
+        values: dict[str, Any] = {}
+        for attribute, name, kind in _layout(cls):
+            raw = entry.get(name.encode())
+            if raw is None:
+                raise InvalidError(f"field {name!r} is missing")
+            values[attribute] = _value(name, raw, kind)
+        return cls(**values)
+
+
+@cache
+def _layout(message: type[_Message]) -> list[tuple[str, str, str]]:
+    """(attribute, name on the wire, kind) of each field."""
+    return [
+        (field.name, _WIRE_NAMES.get(field.name, field.name), str(field.type))
+        for field in fields(message)  # type: ignore[arg-type]
+    ]
+
+
+def _value(name: str, raw: bytes, kind: str) -> str | int | float:
+    try:
+        if kind == "int":
+            return int(raw)
+        if kind == "float":
+            return float(raw)
+        return raw.decode()
+    except ValueError:
+        raise InvalidError(f"field {name!r} is not {'text' if kind == 'str' else 'a number'}: {raw[:40]!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Move(_Message):
+    """The command to relocate one content. `viewed_at` is when the latest view behind the decision was accepted."""
+
+    move_id: str
+    cid: str
+    filename: str
+    from_level: str
+    to_level: str
+    from_path: str
+    to_path: str
+    count: int
+    why: str
+    viewed_at: int
+    planned_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placed(_Message):
+    """The mover's word that a complete, verified, durable copy stands on the target level.
+
+    `source_id` and `target_id` are `ino:size:mtime_ns` (see `file_id`); `digest` is the BLAKE3 hex digest of the
+    content, empty where no byte was read (a hard link). `seconds` is the time that placing took.
+    """
+
+    move_id: str
+    cid: str
+    filename: str
+    from_level: str
+    to_level: str
+    from_path: str
+    to_path: str
+    count: int
+    why: str
+    bytes: int
+    digest: str
+    method: Method
+    seconds: float
+    mover: str
+    attempts: int
+    source_id: str
+    target_id: str
+    viewed_at: int
+    planned_at: int
+    placed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retire(Placed):
+    """The order to remove the source copy, not before `not_before`."""
+
+    not_before: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """What views amount to, per content: increments, and absolute totals with what came after them."""
+
+    add: dict[str, int]
+    set: dict[str, int]
+
+    @classmethod
+    def empty(cls) -> Self:
+        return cls({}, {})
+
+    def __bool__(self) -> bool:
+        return bool(self.add or self.set)
+
+    def views(self, cid: str, views: int) -> None:
+        """Count an increment. After a total it raises the total, so that the order of both is kept."""
+        into = self.set if cid in self.set else self.add
+        into[cid] = min(into.get(cid, 0) + views, COUNT_MAX)
+
+    def total(self, cid: str, count: int) -> None:
+        """Take over an absolute total; it replaces what came before."""
+        self.add.pop(cid, None)
+        self.set[cid] = count
+
+    def merge(self, later: Tally) -> None:
+        """Take in what came after."""
+        for cid, count in later.set.items():
+            self.total(cid, count)
+        for cid, views in later.add.items():
+            self.views(cid, views)
+
+    def pack(self) -> bytes:
+        """`{"add": {cid: n}, "set": {cid: total}}`, empty parts left out."""
+        packed = {name: part for name, part in (("add", self.add), ("set", self.set)) if part}
+        return orjson.dumps(packed)
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Self:
+        """Raises InvalidError for anything that `pack` would not write."""
+        try:
+            value = orjson.loads(packed)
+        except orjson.JSONDecodeError as error:
+            raise InvalidError(f"views are not JSON: {error}") from None
+        if not isinstance(value, dict) or not value.keys() <= {"add", "set"}:
+            raise InvalidError("views are not an object of `add` and `set`")
+        tally = cls(value.get("add", {}), value.get("set", {}))
+        for part in (tally.add, tally.set):
+            if not isinstance(part, dict):
+                raise InvalidError("`add` and `set` must be objects of cid and number")
+            _check_counts(part.items())
+        return tally
+
+
+def _check_counts(items: Iterable[tuple[object, object]]) -> None:
+    for cid, n in items:
+        if type(n) is not int or not 0 <= n <= COUNT_MAX:
+            raise InvalidError(f"views of {cid!r} are not a number from 0 to {COUNT_MAX}")
+        if not is_cid(cid):
+            raise InvalidError(f"{str(cid)[:80]!r} is not a cid")
+
+
+def unpack_views(entry: Mapping[bytes, bytes]) -> Tally:
+    """The sum of one `views` entry: packed tallies in the fields v1, v2, … in their order.
+
+    Raises InvalidError for a foreign field or an entry without views.
+    """
+    if not entry:
+        raise InvalidError("views entry is empty")
+    tally = Tally.empty()
+    for name, packed in entry.items():
+        if name[:1] != b"v" or not name[1:].isdigit():
+            raise InvalidError(f"views entry has the foreign field {name[:40]!r}")
+        tally.merge(Tally.unpack(packed))
+    return tally
