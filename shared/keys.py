@@ -1,4 +1,7 @@
-"""Partitions and the names of Redis keys. Every key of a partition carries its hash tag, so that a script touches one slot. Pure."""
+"""Partitions and the names of Redis keys. Pure.
+
+Every key of a partition carries its hash tag, so that a script touches one slot.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from shared.errors import InvalidError
 
@@ -90,7 +91,7 @@ def _check(levels: Sequence[Level]) -> None:
         raise InvalidError(
             f"level ranges leave 0-{first.min_counts - 1} to nobody: start {first.content_level} at 0",
         )
-    for below, above in zip(levels, levels[1:], strict=False):
+    for below, above in pairwise(levels):
         _check_joint(below, above)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any, Literal, Self, get_args
 
 import orjson
@@ -22,6 +21,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 # `from` is a Python keyword; the wire has DESIGN's word.
 _WIRE_NAMES = {"from_level": "from", "to_level": "to"}
+_LAYOUTS: dict[type[_Message], list[tuple[str, str, str]]] = {}
 
 
 class _Message:
@@ -48,13 +48,15 @@ class _Message:
         return cls(**values)
 
 
-@cache
 def _layout(message: type[_Message]) -> list[tuple[str, str, str]]:
     """(attribute, name on the wire, kind) of each field."""
-    return [
-        (field.name, _WIRE_NAMES.get(field.name, field.name), str(field.type))
-        for field in fields(message)  # type: ignore[arg-type]
-    ]
+    layout = _LAYOUTS.get(message)
+    if layout is None:
+        layout = _LAYOUTS[message] = [
+            (field.name, _WIRE_NAMES.get(field.name, field.name), str(field.type))
+            for field in fields(message)  # type: ignore[arg-type]  # the subclasses are dataclasses
+        ]
+    return layout
 
 
 def _value(name: str, raw: bytes, kind: str) -> str | int | float:

@@ -29,8 +29,7 @@ def check_cid(cid: object) -> str:
     if not isinstance(cid, str):
         raise InvalidError(f"cid must be a string, got {type(cid).__name__}: quote it")
     if _CID.match(cid) is None:
-        shown = cid if len(cid) <= 80 else cid[:77] + "..."
-        raise InvalidError(f"cid {shown!r} is not 1-64 characters of A-Za-z0-9._:-")
+        raise InvalidError(f"cid {cid[:80]!r} is not 1-64 characters of A-Za-z0-9._:-")
     return cid
 
 
@@ -67,4 +66,6 @@ def _check_component(component: str) -> None:
     except UnicodeEncodeError:
         raise InvalidError("filename is not valid UTF-8: rename the file") from None
     if len(encoded) > COMPONENT_MAX_BYTES:
-        raise InvalidError(f"filename has a component of {len(encoded)} bytes; at most {COMPONENT_MAX_BYTES} are allowed")
+        raise InvalidError(
+            f"filename has a component of {len(encoded)} bytes; at most {COMPONENT_MAX_BYTES} are allowed"
+        )

@@ -1,0 +1,18 @@
+"""The catalog in MySQL: where each file is, and what happened to it. All SQL stands in `sql`."""
+
+from shared.catalog.catalog import Catalog, Row
+from shared.catalog.commits import Commitments, Verdict
+from shared.catalog.connections import CatalogDownError, Connections
+from shared.catalog.registry import LevelInUseError, Registry, TakenError
+
+__all__ = [
+    "Catalog",
+    "CatalogDownError",
+    "Commitments",
+    "Connections",
+    "LevelInUseError",
+    "Registry",
+    "Row",
+    "TakenError",
+    "Verdict",
+]

@@ -1,0 +1,121 @@
+"""All SQL of the services. Each statement runs on MySQL 8.0.19+ and MariaDB 10.6+.
+
+JSON_TABLE's columns name character set and collation as the tables do: MySQL 9 refuses to compare others (1267).
+"""
+
+from typing import Final
+
+# --- reading ---
+
+PING: Final = "SELECT 1"
+
+LEVELS: Final = "SELECT content_level, min_counts, max_counts, path FROM level"
+
+ROWS: Final = """
+SELECT c.cid, c.content_level, c.filename,
+       (SELECT r.`count` FROM relocations r WHERE r.cid = c.cid
+        ORDER BY r.committed_at DESC, r.move_id DESC LIMIT 1) AS last_count
+FROM contents c WHERE c.cid IN %s
+"""
+"""Contents with the count of their latest relocation."""
+
+PAGE: Final = "SELECT cid FROM contents WHERE cid > %s ORDER BY cid LIMIT %s"
+"""cids in order, a page at a time."""
+
+COUNT_BY_LEVEL: Final = """
+SELECT l.content_level, COUNT(c.cid) FROM level l LEFT JOIN contents c ON c.content_level = l.content_level
+GROUP BY l.content_level
+"""
+
+UPDATES: Final = """
+SELECT id, old_update_time, old_content_level, new_update_time, new_content_level
+FROM update_history WHERE cid = %s AND id < %s ORDER BY id DESC LIMIT %s
+"""
+
+RELOCATIONS: Final = """
+SELECT move_id, from_level, to_level, `count`, why, bytes, digest, method, mover, attempts,
+       planned_at, placed_at, committed_at
+FROM relocations WHERE cid = %s AND (committed_at, move_id) < (%s, %s)
+ORDER BY committed_at DESC, move_id DESC LIMIT %s
+"""
+
+# --- registering ---
+
+REGISTER: Final = "INSERT INTO contents (cid, content_level, filename) VALUES (%s, %s, %s)"
+
+REGISTER_MANY: Final = """
+INSERT IGNORE INTO contents (cid, content_level, filename)
+SELECT p.cid, %s, p.filename
+FROM JSON_TABLE(%s, '$[*]' COLUMNS (
+  cid VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[0]',
+  filename VARCHAR(700) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$[1]'
+)) AS p
+"""
+"""Rows whose cid or filename is taken are passed over."""
+
+FIND_MANY: Final = """
+SELECT c.cid, c.filename FROM contents c JOIN JSON_TABLE(%s, '$[*]' COLUMNS (
+  cid VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[0]'
+)) AS p ON p.cid = c.cid
+"""
+
+LOCK_ROW: Final = "SELECT cid FROM contents WHERE cid = %s FOR UPDATE"
+
+FORGET: Final = "DELETE FROM contents WHERE cid = %s"
+
+# --- the level table ---
+
+LOCK_LEVELS: Final = "SELECT content_level, path FROM level ORDER BY content_level FOR UPDATE"
+
+LEVEL_IN_USE: Final = "SELECT 1 FROM contents WHERE content_level = %s LIMIT 1"
+
+DELETE_LEVEL: Final = "DELETE FROM level WHERE content_level = %s"
+
+INSERT_LEVEL: Final = "INSERT INTO level (content_level, min_counts, max_counts, path) VALUES (%s, %s, %s, %s)"
+
+UPDATE_LEVEL: Final = "UPDATE level SET min_counts = %s, max_counts = %s WHERE content_level = %s"
+
+# --- committing relocations ---
+
+HOLD_LEVELS: Final = "SELECT content_level, path FROM level LOCK IN SHARE MODE"
+"""Nobody takes a level away, or changes its path, between the look at it and the commit."""
+
+LOCK_CONTENTS: Final = """
+SELECT cid, content_level, filename FROM contents FORCE INDEX (PRIMARY) WHERE cid IN %s ORDER BY cid FOR UPDATE
+"""
+"""Rows in primary-key order, so that two recorders wait for each other instead of deadlocking."""
+
+COMMITTED: Final = "SELECT move_id FROM relocations WHERE move_id IN %s"
+"""Read after the rows are locked: whoever committed one of these moves held the same lock before."""
+
+CHANGE_LEVELS: Final = """
+UPDATE contents c JOIN JSON_TABLE(%s, '$[*]' COLUMNS (
+  cid VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[0]',
+  from_level VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[1]',
+  to_level VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[2]'
+)) AS p ON p.cid = c.cid
+SET c.content_level = p.to_level WHERE c.content_level = p.from_level
+"""
+"""The trigger on `contents` writes `update_history`."""
+
+RECORD: Final = """
+INSERT INTO relocations (move_id, cid, from_level, to_level, `count`, why, bytes, digest, method, mover, attempts,
+                         planned_at, placed_at, committed_at)
+SELECT p.move_id, p.cid, p.from_level, p.to_level, p.views, p.why, p.size, p.digest, p.method, p.mover, p.attempts,
+       p.planned_at, p.placed_at, %s
+FROM JSON_TABLE(%s, '$[*]' COLUMNS (
+  move_id CHAR(36) CHARACTER SET ascii COLLATE ascii_bin PATH '$[0]',
+  cid VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[1]',
+  from_level VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[2]',
+  to_level VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[3]',
+  views BIGINT PATH '$[4]',
+  why VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$[5]',
+  size BIGINT PATH '$[6]',
+  digest VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[7]',
+  method VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin PATH '$[8]',
+  mover VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$[9]',
+  attempts INT PATH '$[10]',
+  planned_at BIGINT PATH '$[11]',
+  placed_at BIGINT PATH '$[12]'
+)) AS p
+"""

@@ -1,0 +1,246 @@
+"""The one consumer loop: take over stale entries, read new ones, keep leases alive, stop by event."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shared import metrics
+from shared.errors import DeadLetterError
+from shared.keys import GROUPS, StreamName
+from shared.log import Log
+from shared.patience import backoff_s, is_outage, pause
+from shared.redis_client import is_missing_group
+from shared.state.contents import Contents
+from shared.state.moves import DeadLetters, RawEntry
+from shared.state.scripts import Argument, Scripts
+
+_BLOCK_MS = 500
+"""How long a read waits: a stop is noticed within it, since a blocking read is never cancelled."""
+_CRASHES_PER_ATTEMPT = 2
+
+_Slot = tuple[StreamName, int]
+_EntryKey = tuple[StreamName, int, bytes]
+
+
+def consumer_name() -> str:
+    """A name that no other process has or had: what a dead namesake held must go stale, not be ours."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """`lease_ms` without a sign of life loses an entry; after `max_attempts` it is given up on."""
+
+    lease_ms: int
+    max_attempts: int
+
+
+class Consumer:
+    """One process' reading of some streams, over all partitions, within their consumer group."""
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        reader: Redis,
+        streams: Sequence[StreamName],
+        *,
+        terms: Terms,
+        log: Log,
+        stop: asyncio.Event,
+    ) -> None:
+        """`reader` serves nothing but this consumer's blocking reads; its timeout lies beyond `_BLOCK_MS`."""
+        self.name = consumer_name()
+        self._scripts = scripts
+        self._reader = reader
+        self._group = GROUPS[streams[0]]
+        self._streams = tuple(streams)
+        self._terms = terms
+        self._log = log
+        self._stop = stop
+        self._contents = Contents(scripts)
+        self._dead_letters = DeadLetters(scripts)
+        self._slots: dict[bytes, _Slot] = {
+            keys.stream(name).encode(): (name, keys.partition) for keys in scripts.partitions for name in streams
+        }
+        self._held: dict[_EntryKey, RawEntry] = {}
+        self._turns = deque(self._slots)
+        self._cursors: dict[bytes, bytes] = dict.fromkeys(self._slots, b"0-0")
+        self._next_reclaim = 0.0
+        self._failures = 0
+        self._reread = False
+
+    @property
+    def held(self) -> int:
+        """How many entries are in hand."""
+        return len(self._held)
+
+    async def take(self, limit: int, *, wait: bool = True) -> list[RawEntry]:
+        """At most `limit` entries (a few more after a quiet time): stale ones first, then new ones.
+
+        They stay in hand, their leases renewed, until `release`. With `wait` an empty stream is waited on for a while.
+        An outage is waited out here.
+        """
+        try:
+            await self._contents_ready()
+            entries = await self._reclaim(limit)
+            if self._reread:
+                entries += await self._read_own(limit)
+                self._reread = False
+            if not entries:
+                entries = await self._read_new(limit, wait=wait)
+        except RedisError as error:
+            await self._failed(error)
+            return []
+        if self._failures:
+            self._log.info("reading again", failures=self._failures)
+            self._failures = 0
+        return entries
+
+    def release(self, entries: Iterable[RawEntry]) -> None:
+        """These are handled, or no longer ours."""
+        for entry in entries:
+            self._held.pop((entry.stream, entry.partition, entry.entry_id), None)
+
+    def holds(self, entry: RawEntry) -> bool:
+        """False once the lease on the entry was lost."""
+        return (entry.stream, entry.partition, entry.entry_id) in self._held
+
+    async def keep_leases(self) -> None:
+        """Renew the leases of what is in hand, three times a lease, until stopped and empty-handed."""
+        while not (self._stop.is_set() and not self._held):
+            await asyncio.sleep(self._terms.lease_ms / 3000 if not self._stop.is_set() else 0.05)
+            try:
+                await self._renew()
+            except RedisError as error:
+                if not is_outage(error) and not is_missing_group(error):
+                    raise
+
+    async def leave(self) -> None:
+        """Give up the name in every stream where nothing is held under it."""
+        for stream in self._slots:
+            await self._scripts.call("leave", [stream.decode()], [self._group, self.name])
+
+    async def _contents_ready(self) -> None:
+        if self._failures or self._next_reclaim == 0.0:
+            await self._contents.make_groups(self._streams)
+
+    async def _failed(self, error: RedisError) -> None:
+        if not is_outage(error) and not is_missing_group(error):
+            raise error
+        if self._failures == 0:
+            self._log.warning("cannot read", error=str(error))
+        self._failures += 1
+        # The answer may have been lost after Redis gave us entries: they are ours and unknown to us.
+        self._reread = True
+        await pause(self._stop, backoff_s(self._failures))
+
+    async def _reclaim(self, limit: int) -> list[RawEntry]:
+        now = asyncio.get_running_loop().time()
+        if now < self._next_reclaim:
+            return []
+        self._next_reclaim = now + self._terms.lease_ms / 4000
+        slots = list(self._slots)
+        replies = await asyncio.gather(*(self._reclaim_one(stream, limit) for stream in slots))
+        entries = []
+        for stream, (cursor, *rows) in zip(slots, replies, strict=True):
+            # XAUTOCLAIM looks at ten times COUNT entries at most: go on from there next time.
+            self._cursors[stream] = cursor
+            name, partition = self._slots[stream]
+            for entry_id, deliveries, flat in rows:
+                fields = dict(zip(flat[0::2], flat[1::2], strict=True))
+                entries.append(RawEntry(name, partition, entry_id, fields, deliveries))
+            if rows:
+                metrics.RECLAIMED.labels(name).inc(len(rows))
+                self._log.info("reclaimed", stream=name, partition=partition, entries=len(rows))
+                self._next_reclaim = 0.001  # more may wait behind the cursor
+        return self._hold([entry for entry in entries if not await self._crashed(entry)])
+
+    async def _reclaim_one(self, stream: bytes, limit: int) -> list[Any]:
+        arguments: list[Argument] = [self._group, self.name, self._terms.lease_ms, self._cursors[stream], max(1, limit)]
+        reply: list[Any] = await self._scripts.call("reclaim", [stream.decode()], arguments)
+        return reply
+
+    async def _crashed(self, entry: RawEntry) -> bool:
+        """Bury an entry that was handed out again and again without ever being handled: it kills its consumers."""
+        if entry.deliveries <= self._terms.max_attempts * _CRASHES_PER_ATTEMPT:
+            return False
+        detail = f"handed out {entry.deliveries} times and never handled: look at the logs of its consumers"
+        await self._dead_letters.bury_raw(entry, DeadLetterError("consumers died", detail))
+        metrics.DEAD_LETTERED.labels(entry.stream, "consumers died").inc()
+        self._log.error("buried", stream=entry.stream, reason="consumers died", entry_id=entry.entry_id.decode())
+        return True
+
+    async def _read_own(self, limit: int) -> list[RawEntry]:
+        """What Redis counts as ours though we do not hold it."""
+        entries: list[RawEntry] = []
+        cursors = dict.fromkeys(self._slots, b"0-0")
+        while cursors:
+            found = await self._xreadgroup(cursors, limit, None)
+            cursors = {stream: rows[-1][0] for stream, rows in found if rows}
+            entries += [entry for entry in self._entries(found) if not self.holds(entry)]
+        return self._hold(entries)
+
+    async def _read_new(self, limit: int, *, wait: bool) -> list[RawEntry]:
+        streams = len(self._slots)
+        if limit < streams:
+            entries = await self._read_in_turn(limit)
+            if entries or not wait:
+                return entries
+        # All were empty just now: that several fill at the same moment is rare, and one entry of each is bearable.
+        found = await self._read(self._slots, max(1, limit // streams), _BLOCK_MS if wait else None)
+        return self._hold(self._entries(found))
+
+    async def _read_in_turn(self, limit: int) -> list[RawEntry]:
+        """Fewer entries than there are streams: ask some streams for one each, others first the next time."""
+        entries: list[RawEntry] = []
+        unasked = len(self._slots)
+        while unasked and len(entries) < limit:
+            room = min(limit - len(entries), unasked)
+            asked = [self._turns[i] for i in range(room)]
+            self._turns.rotate(-room)
+            unasked -= room
+            entries += self._hold(self._entries(await self._read(asked, 1, None)))
+        return entries
+
+    async def _read(self, streams: Iterable[bytes], count: int, block: int | None) -> list[Any]:
+        """New entries. `count` is per stream, as Redis' COUNT is."""
+        return await self._xreadgroup(dict.fromkeys(streams, b">"), count, block)
+
+    async def _xreadgroup(self, cursors: dict[bytes, bytes], count: int, block: int | None) -> list[Any]:
+        found = await self._reader.xreadgroup(self._group, self.name, cursors, count=count, block=block)  # type: ignore[arg-type]
+        return list(found or [])
+
+    def _entries(self, found: list[Any]) -> list[RawEntry]:
+        entries = []
+        for stream, rows in found:
+            name, partition = self._slots[stream]
+            # An entry that somebody deleted while it was pending has no fields; there is nothing to handle.
+            entries += [RawEntry(name, partition, entry_id, fields) for entry_id, fields in rows if fields]
+        return entries
+
+    def _hold(self, entries: list[RawEntry]) -> list[RawEntry]:
+        for entry in entries:
+            self._held[entry.stream, entry.partition, entry.entry_id] = entry
+        return entries
+
+    async def _renew(self) -> None:
+        by_slot: dict[_Slot, list[bytes]] = {}
+        for stream, partition, entry_id in self._held:
+            by_slot.setdefault((stream, partition), []).append(entry_id)
+        for (stream, partition), ids in by_slot.items():
+            key = self._scripts.partitions[partition].stream(stream)
+            kept = set(await self._scripts.call("renew", [key], [self._group, self.name, *ids]))
+            for entry_id in ids:
+                if entry_id not in kept and (stream, partition, entry_id) in self._held:
+                    del self._held[stream, partition, entry_id]
+                    self._log.debug("no longer held", stream=stream, entry_id=entry_id.decode())

@@ -1,0 +1,22 @@
+-- Finishes moves: moving -> done, and tells the recorder. Called by Moves.finish (mover).
+-- KEYS: 1 moves stream; 2 placed stream; then one content per item
+-- ARGV: 1 group; 2 how many values the flat placed message has; then per item: entry id, move_id, attempt, the flat message
+-- Reply: per item 1 finished | 0 refused: the attempt is stale or the entry was handled, nothing was done
+local group, size = ARGV[1], tonumber(ARGV[2])
+local reply, at = {}, 2
+for i = 3, #KEYS do
+  local id, move_id, attempt = unpack(ARGV, at + 1, at + 3)
+  local state = redis.call('HMGET', KEYS[i], 'move_id', 'attempt', 'status')
+  if state[1] == move_id and state[2] == attempt and state[3] == 'moving'
+    and redis.call('XACK', KEYS[1], group, id) == 1 then
+    redis.call('XDEL', KEYS[1], id)
+    redis.call('XADD', KEYS[2], '*', unpack(ARGV, at + 4, at + 3 + size))
+    redis.call('HSET', KEYS[i], 'status', 'done')
+    redis.call('HDEL', KEYS[i], 'error')
+    reply[#reply + 1] = 1
+  else
+    reply[#reply + 1] = 0
+  end
+  at = at + 3 + size
+end
+return reply

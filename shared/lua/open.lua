@@ -1,0 +1,30 @@
+-- Opens relocations: idle -> update. Called by Reviews.open (planner).
+-- KEYS: 1 review; 2 moves stream; then one content per item
+-- ARGV: 1 how many values the flat move message has; then per item: cid, version that was decided on, level,
+--       filename, base to add to the count, move_id, target, why, the flat move message
+-- Reply: per item 1 opened | 0 the content changed since it was looked at, nothing was done
+local size = tonumber(ARGV[1])
+local reply, at = {}, 1
+for i = 3, #KEYS do
+  local key = KEYS[i]
+  local cid, version, level, filename, base = unpack(ARGV, at + 1, at + 5)
+  local move_id, target, why = unpack(ARGV, at + 6, at + 8)
+  local state = redis.call('HMGET', key, 'version', 'status', 'level')
+  local status = state[2]
+  if (state[1] or '0') == version and (not status or status == 'idle' or status == 'unknown') then
+    if not state[3] and base ~= '0' then
+      redis.call('HINCRBY', key, 'count', base)
+    end
+    redis.call('HSET', key, 'level', level, 'filename', filename, 'status', 'update', 'move_id', move_id,
+      'target', target, 'why', why, 'attempt', '0', 'version', tonumber(version) + 1)
+    redis.call('HDEL', key, 'lo', 'hi', 'absolute', 'worker_id', 'error')
+    redis.call('PERSIST', key)
+    redis.call('ZREM', KEYS[1], cid)
+    redis.call('XADD', KEYS[2], '*', unpack(ARGV, at + 9, at + 8 + size))
+    reply[#reply + 1] = 1
+  else
+    reply[#reply + 1] = 0
+  end
+  at = at + 8 + size
+end
+return reply

@@ -1,0 +1,39 @@
+-- Lets contents rest where they are: idle -> idle, with the band in which no review is needed. Called by Reviews.rest (planner).
+-- KEYS: 1 review; then one content per item
+-- ARGV: per item: cid, version that was decided on, level, filename, base to add to the count, lo, hi, why,
+--       ms when to look again or ''
+-- Reply: per item 1 rests | 2 its count left the band meanwhile, stays up for review | 0 changed since, nothing was done
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local reply, at = {}, 0
+for i = 2, #KEYS do
+  local key = KEYS[i]
+  local cid, version, level, filename, base, lo, hi, why, due = unpack(ARGV, at + 1, at + 9)
+  at = at + 9
+  local state = redis.call('HMGET', key, 'version', 'status', 'level', 'count')
+  local status = state[2]
+  if (state[1] or '0') == version and (not status or status == 'idle' or status == 'unknown') then
+    local count = tonumber(state[4]) or 0
+    if not state[3] then
+      count = count + tonumber(base)
+    end
+    redis.call('HSET', key, 'level', level, 'filename', filename, 'count', string.format('%.0f', count),
+      'status', 'idle', 'lo', lo, 'hi', hi, 'why', why, 'version', tonumber(version) + 1)
+    redis.call('HDEL', key, 'absolute')
+    redis.call('PERSIST', key)
+    if count < tonumber(lo) or count >= tonumber(hi) then
+      redis.call('ZADD', KEYS[1], now, cid)
+      reply[#reply + 1] = 2
+    else
+      if due == '' then
+        redis.call('ZREM', KEYS[1], cid)
+      else
+        redis.call('ZADD', KEYS[1], due, cid)
+      end
+      reply[#reply + 1] = 1
+    end
+  else
+    reply[#reply + 1] = 0
+  end
+end
+return reply

@@ -1,0 +1,43 @@
+"""The metrics, as one list: prefix `reshelve_`, base units, no cid in a label. Services set their labels to 0 first."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SLOW = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
+_BATCH = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+# --- ingest ---
+VIEWS_ACCEPTED = Counter("reshelve_views_accepted_total", "View reports answered with 2xx", ["kind"])
+VIEWS_REJECTED = Counter("reshelve_views_rejected_total", "View reports refused", ["reason"])
+INGEST_SECONDS = Histogram("reshelve_ingest_seconds", "Time to answer a request for views", buckets=_FAST)
+
+# --- streams: every service reports those that it reads ---
+STREAM_BACKLOG = Gauge("reshelve_stream_backlog", "Entries on the stream, over all partitions", ["stream"])
+STREAM_PENDING = Gauge("reshelve_stream_pending", "Entries in the hands of consumers", ["stream"])
+STREAM_OLDEST_SECONDS = Gauge("reshelve_stream_oldest_seconds", "Age of the oldest entry, 0 when empty", ["stream"])
+RECLAIMED = Counter(
+    "reshelve_reclaimed_total", "Entries taken over from consumers that gave no sign of life", ["stream"]
+)
+DEAD_LETTERED = Counter("reshelve_dead_letters_total", "Entries given up on", ["stream", "reason"])
+DEAD_LETTERS = Gauge("reshelve_dead_letters", "Dead letters that wait for an operator")
+LAST_SUCCESS = Gauge("reshelve_last_success_timestamp_seconds", "When the loop last did its work", ["loop"])
+
+# --- planner ---
+VIEWS_TALLIED = Counter("reshelve_views_tallied_total", "Views counted, and totals taken over")
+REVIEWS = Counter("reshelve_reviews_total", "Reviews by what was decided", ["outcome"])
+MOVES_OPENED = Counter("reshelve_moves_opened_total", "Relocations opened", ["from", "to"])
+
+# --- mover ---
+MOVES_IN_PROGRESS = Gauge("reshelve_moves_in_progress", "Moves that this mover is placing")
+MOVES = Counter("reshelve_moves_total", "Attempts at moves by how they ended", ["outcome", "method"])
+MOVED_BYTES = Counter("reshelve_moved_bytes_total", "Bytes of placed files", ["from", "to"])
+MOVE_SECONDS = Histogram("reshelve_move_seconds", "Time to place a file", buckets=_SLOW)
+RETIRES = Counter("reshelve_retires_total", "Retires by how they ended", ["outcome"])
+
+# --- recorder ---
+RELOCATIONS_COMMITTED = Counter("reshelve_relocations_committed_total", "Relocations committed", ["from", "to"])
+COMMIT_BATCH_SIZE = Histogram("reshelve_commit_batch_size", "Relocations per transaction", buckets=_BATCH)
+COMMIT_SECONDS = Histogram("reshelve_commit_seconds", "Time of a transaction", buckets=_FAST)
+RELOCATION_SECONDS = Histogram("reshelve_relocation_seconds", "From the view to the commit", buckets=_SLOW)

@@ -1,0 +1,71 @@
+"""Redis clients, set up so that no command is ever repeated behind our backs."""
+
+from __future__ import annotations
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+COMMAND_TIMEOUT_S = 10.0
+"""How long a command may take before its outcome counts as unknown."""
+
+_DOWN = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    BusyLoadingError,
+    ReadOnlyError,
+    OutOfMemoryError,
+    MasterDownError,
+    ClusterDownError,
+    TryAgainError,
+)
+_DOWN_PREFIXES = (
+    "MISCONF",
+    "OOM",
+    "NOREPLICAS",
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "BUSY ",
+    "UNKILLABLE",
+)
+
+
+def connect(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S, connections: int = 64) -> Redis:
+    """A client that answers in bytes. A blocking read needs one of its own, with `timeout_s` beyond its BLOCK."""
+    return Redis.from_url(
+        url,
+        # The library would repeat a command whose answer was lost: an XADD would land twice.
+        retry=Retry(NoBackoff(), 0),
+        retry_on_timeout=False,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        health_check_interval=0,
+        max_connections=connections,
+        protocol=2,
+    )
+
+
+def is_down(error: BaseException) -> bool:
+    """True where Redis cannot be reached or refuses to work just now: wait and go on."""
+    if isinstance(error, _DOWN):
+        return True
+    return isinstance(error, ResponseError) and any(prefix in str(error)[:80] for prefix in _DOWN_PREFIXES)
+
+
+def is_missing_group(error: BaseException) -> bool:
+    """True where a stream or its consumer group is gone: Redis was emptied."""
+    return isinstance(error, ResponseError) and ("NOGROUP" in str(error) or "requires the key to exist" in str(error))

@@ -1,0 +1,173 @@
+"""The verbs on entries that are being worked on: the mover's, the recorder's, and giving up, which is everybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from shared.errors import DeadLetterError
+from shared.keys import GROUPS, StreamName
+from shared.messages import Move, Placed, Retire
+from shared.state.scripts import Argument, Scripts
+
+OBSOLETE = 0
+NOT_MINE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class RawEntry:
+    """An entry of a work stream as it was read; `deliveries` counts how often it was handed to a consumer."""
+
+    stream: StreamName
+    partition: int
+    entry_id: bytes
+    fields: Mapping[bytes, bytes]
+    deliveries: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A decoded entry of a work stream in this consumer's hands; `attempt` is the fencing token, 0 before the start."""
+
+    stream: StreamName
+    partition: int
+    entry_id: bytes
+    message: Move | Placed | Retire
+    attempt: int = 0
+
+
+class Moves:
+    """The mover's verbs. Batches are of one partition; a refused item changed nothing."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        """All writes go through `scripts`."""
+        self._scripts = scripts
+
+    async def start(self, stream: StreamName, partition: int, consumer: str, held: Sequence[Held]) -> list[int]:
+        """Per item its attempt (from 1), OBSOLETE (dropped: the content has moved on) or NOT_MINE."""
+        keys = self._scripts.partitions[partition]
+        names = [keys.stream(stream), *(keys.content(item.message.cid) for item in held)]
+        arguments: list[Argument] = [GROUPS[stream], consumer, "moving" if stream == "moves" else "retiring"]
+        for item in held:
+            arguments += (item.entry_id, item.message.move_id)
+        return list(await self._scripts.call("start", names, arguments))
+
+    async def finish(self, partition: int, items: Sequence[tuple[Held, Placed]]) -> list[bool]:
+        """Per item whether the move is done and the recorder told; False where the attempt is stale."""
+        keys = self._scripts.partitions[partition]
+        names = [keys.stream("moves"), keys.stream("placed")]
+        arguments: list[Argument] = [GROUPS["moves"], 0]
+        for held, placed in items:
+            flat = placed.wire()
+            names.append(keys.content(placed.cid))
+            arguments[1] = len(flat)
+            arguments += (held.entry_id, placed.move_id, held.attempt, *flat)
+        return [reply == 1 for reply in await self._scripts.call("finish", names, arguments)]
+
+    async def settle(self, partition: int, held: Sequence[Held]) -> list[bool]:
+        """Per item whether the content is settled and up for review; False where the attempt is stale."""
+        keys = self._scripts.partitions[partition]
+        names = [keys.stream("retires"), keys.review, *(keys.content(item.message.cid) for item in held)]
+        arguments: list[Argument] = [GROUPS["retires"]]
+        for item in held:
+            arguments += (item.entry_id, item.message.cid, item.message.move_id, item.attempt)
+        return [reply == 1 for reply in await self._scripts.call("settle", names, arguments)]
+
+    async def postpone(self, held: Held, wait_ms: int, error: str) -> bool:
+        """Put the entry aside for `wait_ms`; False where the attempt is stale."""
+        keys = self._scripts.partitions[held.partition]
+        names = [keys.stream(held.stream), keys.later, keys.content(held.message.cid)]
+        member = orjson.dumps([held.stream, *held.message.wire()])
+        arguments: list[Argument] = [
+            GROUPS[held.stream],
+            held.entry_id,
+            held.message.move_id,
+            held.attempt,
+            wait_ms,
+            member,
+            error,
+        ]
+        return bool(await self._scripts.call("postpone", names, arguments))
+
+    async def due(self, partition: int, limit: int) -> int:
+        """Put entries whose time has come back onto their streams; returns how many."""
+        keys = self._scripts.partitions[partition]
+        names = [keys.later, keys.stream("moves"), keys.stream("retires")]
+        return int(await self._scripts.call("due", names, [limit]))
+
+    async def current(self, held: Sequence[Held]) -> list[bool]:
+        """Per item whether its attempt is still the content's latest; read just before what cannot be undone."""
+        async with self._scripts.redis.pipeline(transaction=False) as pipe:
+            for item in held:
+                key = self._scripts.partitions[item.partition].content(item.message.cid)
+                pipe.hmget(key, ("move_id", "attempt"))
+            rows = await pipe.execute()
+        return [
+            row == [item.message.move_id.encode(), str(item.attempt).encode()]
+            for item, row in zip(held, rows, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Commitment:
+    """A placed entry whose relocation MySQL has committed, and the order that follows from it."""
+
+    entry_id: bytes
+    retire: Retire
+
+
+class Commits:
+    """The recorder's verb."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        """All writes go through `scripts`."""
+        self._scripts = scripts
+
+    async def commit(self, partition: int, commitments: Sequence[Commitment]) -> list[int]:
+        """Per item 1 its retire is ordered, 2 the state had moved on and is reviewed, 0 it was handled before."""
+        keys = self._scripts.partitions[partition]
+        names = [keys.stream("placed"), keys.stream("retires"), keys.later, keys.review]
+        arguments: list[Argument] = [GROUPS["placed"], 0]
+        for item in commitments:
+            retire = item.retire
+            flat = retire.wire()
+            names.append(keys.content(retire.cid))
+            arguments[1] = len(flat)
+            arguments += (item.entry_id, retire.cid, retire.move_id, retire.to_level, retire.not_before, *flat)
+        return list(await self._scripts.call("commit", names, arguments))
+
+
+class DeadLetters:
+    """Giving up."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        """All writes go through `scripts`."""
+        self._scripts = scripts
+
+    async def bury(self, held: Held, error: DeadLetterError, *, fenced: bool = True) -> bool:
+        """Make a decoded entry a dead letter and its content failed; False where the entry was handled before.
+
+        `fenced` refuses a stale attempt too; without it, an entry whose content has moved on is buried alone.
+        """
+        message = held.message
+        attempt = held.attempt if fenced else ""
+        arguments: list[Argument] = [error.reason, error.detail, held.attempt, message.move_id, attempt]
+        arguments += message.wire()
+        if await self._bury(held, arguments, message.cid):
+            return True
+        return not fenced and await self._bury(held, arguments, None)
+
+    async def bury_raw(self, entry: RawEntry, error: DeadLetterError) -> bool:
+        """Make an entry that cannot be decoded a dead letter; False where it was handled before."""
+        flat: list[Argument] = [part for pair in entry.fields.items() for part in pair]
+        return await self._bury(entry, [error.reason, error.detail, entry.deliveries, "", "", *flat], None)
+
+    async def _bury(self, entry: Held | RawEntry, arguments: Sequence[Argument], cid: str | None) -> bool:
+        keys = self._scripts.partitions[entry.partition]
+        names = [keys.stream(entry.stream), keys.dead]
+        if cid is not None:
+            names.append(keys.content(cid))
+        first: list[Argument] = [GROUPS[entry.stream], entry.entry_id, entry.stream]
+        return bool(await self._scripts.call("fail", names, [*first, *arguments]))

@@ -1,0 +1,89 @@
+"""The planner's verbs on contents that are up for review."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.levels import Band
+from shared.messages import Move
+from shared.state.scripts import Argument, Scripts
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A relocation to open. `base` is added to the count of a content that Redis did not know, else 0."""
+
+    move: Move
+    version: str
+    base: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """A content to leave where it is while its count stays in `band`; `again_ms` is when to look again, if ever."""
+
+    cid: str
+    version: str
+    level: str
+    filename: str
+    base: int
+    band: Band
+    why: str
+    again_ms: int | None = None
+
+
+class Reviews:
+    """All calls take items of one partition; each item's version guards against a content that changed meanwhile."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        """All writes go through `scripts`."""
+        self._scripts = scripts
+
+    async def claim(self, partition: int, limit: int, lease_ms: int) -> list[str]:
+        """Due cids, at most `limit`; they are due again after `lease_ms` unless decided on."""
+        keys = self._scripts.partitions[partition]
+        return [cid.decode() for cid in await self._scripts.call("claim", [keys.review], [limit, lease_ms])]
+
+    async def open(self, partition: int, openings: Sequence[Opening]) -> list[bool]:
+        """Per item whether it was opened; False where the content changed since it was looked at."""
+        keys = self._scripts.partitions[partition]
+        names = [keys.review, keys.stream("moves")]
+        arguments: list[Argument] = [0]
+        for opening in openings:
+            move = opening.move
+            flat = move.wire()
+            names.append(keys.content(move.cid))
+            arguments[0] = len(flat)
+            arguments += (move.cid, opening.version, move.from_level, move.filename, opening.base)
+            arguments += (move.move_id, move.to_level, move.why, *flat)
+        return [reply == 1 for reply in await self._scripts.call("open", names, arguments)]
+
+    async def rest(self, partition: int, restings: Sequence[Resting]) -> list[int]:
+        """Per item 1 rests, 2 its count left the band meanwhile and it stays up for review, 0 it changed since."""
+        keys = self._scripts.partitions[partition]
+        names = [keys.review]
+        arguments: list[Argument] = []
+        for item in restings:
+            names.append(keys.content(item.cid))
+            arguments += (item.cid, item.version, item.level, item.filename, item.base)
+            arguments += (item.band.lo, item.band.hi, item.why, "" if item.again_ms is None else item.again_ms)
+        return list(await self._scripts.call("rest", names, arguments))
+
+    async def unknown(
+        self, partition: int, items: Sequence[tuple[str, str]], keep_ms: int, again_ms: int
+    ) -> list[bool]:
+        """Keep the counts of (cid, version) that the catalog does not name for `keep_ms`; ask again in `again_ms`."""
+        return await self._each("unknown", partition, items, [keep_ms, again_ms])
+
+    async def dismiss(self, partition: int, items: Sequence[tuple[str, str]]) -> list[bool]:
+        """Drop the reviews of (cid, version) whose relocation is open or has failed."""
+        return await self._each("dismiss", partition, items, [])
+
+    async def _each(
+        self, script: str, partition: int, items: Sequence[tuple[str, str]], first: Sequence[Argument]
+    ) -> list[bool]:
+        keys = self._scripts.partitions[partition]
+        names = [keys.review, *(keys.content(cid) for cid, _ in items)]
+        arguments = [*first, *(value for item in items for value in item)]
+        return [reply == 1 for reply in await self._scripts.call(script, names, arguments)]

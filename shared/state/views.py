@@ -1,0 +1,107 @@
+"""Views on their way in and into the counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from redis.exceptions import NoScriptError
+
+from shared.keys import GROUPS
+from shared.levels import COUNT_MAX
+from shared.messages import Tally
+from shared.state.scripts import Argument, Scripts, load
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Views of one partition that are taken in together, once for their `marker`, which lives for `life_ms`."""
+
+    marker: str
+    life_ms: int
+    packed: bytes
+
+
+class DeadlineError(Exception):
+    """The command reached Redis after its deadline; nothing was taken in."""
+
+
+class Views:
+    """Ingest's verbs."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        """All writes go through `scripts`."""
+        self._scripts = scripts
+
+    async def publish(self, parts: Mapping[int, Sequence[Part]], deadline_ms: int = 0) -> int:
+        """Take in the parts of each partition, all partitions or none; returns how many parts were new.
+
+        Repeating a call with the same markers adds nothing. Raises DeadlineError where Redis' clock was past
+        `deadline_ms` (0: never), redis.RedisError where the outcome is unknown or nothing happened.
+        """
+        script = load("publish")
+        async with self._scripts.redis.pipeline(transaction=True) as pipe:
+            for partition, items in parts.items():
+                keys = self._scripts.partitions[partition]
+                names = [keys.stream("views"), *(keys.seen(part.marker) for part in items)]
+                arguments: list[Argument] = [deadline_ms]
+                for part in items:
+                    arguments += (part.life_ms, part.packed)
+                pipe.evalsha(script.sha, len(names), *names, *arguments)
+            replies = await pipe.execute(raise_on_error=False)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            # Nothing was done: the same script is missing for every partition.
+            await self._scripts.redis.script_load(script.text)
+            return await self.publish(parts, deadline_ms)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        if any(reply[0] == 0 for reply in replies):
+            raise DeadlineError
+        return sum(sum(reply[1:]) for reply in replies)
+
+    async def remember(self, key: str, digest: str, life_ms: int) -> str:
+        """The digest that came first with this Idempotency-Key: this one, or the one it was first used with."""
+        name = self._scripts.of(key).idempotency(key)
+        first = await self._scripts.redis.set(name, digest, nx=True, get=True, px=life_ms)
+        return first.decode() if isinstance(first, bytes) else digest
+
+
+@dataclass(frozen=True, slots=True)
+class Tallied:
+    """What became of a batch: `counted`; or nothing, as entries were `stale` or the batch is `behind` an older one."""
+
+    outcome: Literal["counted", "stale", "behind"]
+    reviews: int = 0
+    stale: frozenset[bytes] = frozenset()
+
+
+class Tallies:
+    """The planner's counting."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        """All writes go through `scripts`."""
+        self._scripts = scripts
+
+    async def apply(self, partition: int, ids: Sequence[bytes], tally: Tally, seen_ms: Mapping[str, int]) -> Tallied:
+        """Count the tally of the entries `ids` (ascending), which leave the stream in the same step.
+
+        `seen_ms` says for each cid when its latest view was accepted.
+        """
+        keys = self._scripts.partitions[partition]
+        names = [keys.stream("views"), keys.review]
+        arguments: list[Argument] = [GROUPS["views"], len(ids), COUNT_MAX, *ids]
+        prefix = keys.content_prefix
+        # What came after a total is folded into it, so a cid's total and its increments never both stand here
+        # unless increments came first, and then the total has replaced them.
+        for kind, part in (("add", tally.add), ("set", tally.set)):
+            for cid, number in part.items():
+                names.append(prefix + cid)
+                arguments += (cid, kind, number, seen_ms[cid])
+        reply = await self._scripts.call("tally", names, arguments)
+        if reply[0] == b"counted":
+            return Tallied("counted", reviews=reply[1])
+        if reply[0] == b"stale":
+            return Tallied("stale", stale=frozenset(reply[1:]))
+        return Tallied("behind")
