@@ -8,6 +8,7 @@ import secrets
 import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +112,13 @@ class Consumer:
         for entry in entries:
             self._held.pop((entry.stream, entry.partition, entry.entry_id), None)
 
+    async def hand_back(self, entries: Sequence[RawEntry]) -> None:
+        """These go back untouched: another consumer may take them over at once."""
+        for (stream, partition), ids in _by_slot(entries).items():
+            key = self._scripts.partitions[partition].stream(stream)
+            await self._scripts.call("hand_back", [key], [self._group, self.name, self._terms.lease_ms, *ids])
+        self.release(entries)
+
     def holds(self, entry: RawEntry) -> bool:
         """False once the lease on the entry was lost."""
         return (entry.stream, entry.partition, entry.entry_id) in self._held
@@ -126,9 +134,10 @@ class Consumer:
                     raise
 
     async def leave(self) -> None:
-        """Give up the name in every stream where nothing is held under it."""
-        for stream in self._slots:
-            await self._scripts.call("leave", [stream.decode()], [self._group, self.name])
+        """Give up the name in every stream where nothing is held under it; without Redis, let it be."""
+        with suppress(RedisError):
+            for stream in self._slots:
+                await self._scripts.call("leave", [stream.decode()], [self._group, self.name])
 
     async def _contents_ready(self) -> None:
         if self._failures or self._next_reclaim == 0.0:
@@ -234,13 +243,17 @@ class Consumer:
         return entries
 
     async def _renew(self) -> None:
-        by_slot: dict[_Slot, list[bytes]] = {}
-        for stream, partition, entry_id in self._held:
-            by_slot.setdefault((stream, partition), []).append(entry_id)
-        for (stream, partition), ids in by_slot.items():
+        for (stream, partition), ids in _by_slot(self._held.values()).items():
             key = self._scripts.partitions[partition].stream(stream)
             kept = set(await self._scripts.call("renew", [key], [self._group, self.name, *ids]))
             for entry_id in ids:
                 if entry_id not in kept and (stream, partition, entry_id) in self._held:
                     del self._held[stream, partition, entry_id]
                     self._log.debug("no longer held", stream=stream, entry_id=entry_id.decode())
+
+
+def _by_slot(entries: Iterable[RawEntry]) -> dict[_Slot, list[bytes]]:
+    by_slot: dict[_Slot, list[bytes]] = {}
+    for entry in entries:
+        by_slot.setdefault((entry.stream, entry.partition), []).append(entry.entry_id)
+    return by_slot

@@ -62,7 +62,7 @@ def parse_mysql_url(url: str) -> MySQLAddress:
     """
     parts, port = _split(url)
     if parts.scheme != "mysql":
-        raise InvalidError(f"the MySQL URL begins with {parts.scheme[:20]!r}: write {_FORM}")
+        raise InvalidError(f"the MySQL URL does not begin with mysql://: write {_FORM}")
     if not parts.hostname:
         raise InvalidError(f"the MySQL URL names no host: write {_FORM}")
     if not parts.username:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -33,12 +34,10 @@ def backoff_s(failures: int) -> float:
     return longest * random.uniform(0.5, 1)  # noqa: S311  # spreads retries, keeps no secret
 
 
-async def pause(stop: asyncio.Event, seconds: float) -> None:
-    """Sleep, unless the service stops first."""
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return
+async def pause(until: asyncio.Event, seconds: float) -> None:
+    """Sleep, unless the event (a stop, a wake-up) comes first."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(until.wait(), seconds)
 
 
 async def patiently(action: Callable[[], Awaitable[T]], stop: asyncio.Event, log: Log, doing: str) -> T:
@@ -63,3 +62,18 @@ async def patiently(action: Callable[[], Awaitable[T]], stop: asyncio.Event, log
             if failures:
                 log.info("going on", doing=doing, failures=failures)
             return result
+
+
+async def until_stopped(*loops: Coroutine[Any, Any, None]) -> None:
+    """Run loops side by side until all have ended; the first that fails ends the others.
+
+    A loop that gave up waiting for a server because the service stops has ended well.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        for loop in loops:
+            tasks.create_task(_end_well(loop))
+
+
+async def _end_well(loop: Coroutine[Any, Any, None]) -> None:
+    with suppress(StoppedError):
+        await loop

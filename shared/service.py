@@ -117,6 +117,9 @@ async def _serve(name: str, settings: S, work: Work[S], streams: Sequence[Stream
         log.info("stopped")
     except StoppedError:
         log.info("stopped")
+    except Exception:
+        log.exception("ended by an error")
+        raise SystemExit(1) from None
     finally:
         await site.cleanup()
         await redis.aclose()

@@ -2,12 +2,13 @@
 
 from shared.catalog.catalog import Catalog, Row
 from shared.catalog.commits import Commitments, Verdict
-from shared.catalog.connections import CatalogDownError, Connections
+from shared.catalog.connections import CatalogDownError, CatalogRefusedError, Connections
 from shared.catalog.registry import LevelInUseError, Registry, TakenError
 
 __all__ = [
     "Catalog",
     "CatalogDownError",
+    "CatalogRefusedError",
     "Commitments",
     "Connections",
     "LevelInUseError",

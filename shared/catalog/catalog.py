@@ -82,11 +82,11 @@ class Catalog:
             await cursor.execute(sql.ROWS, (list(cids),))
             return {row[0]: Row(*row) for row in await cursor.fetchall()}
 
-    async def page(self, after: str, limit: int) -> list[str]:
-        """The next cids in order after `after`; empty at the end. Begin with the empty text."""
+    async def page(self, after: str, limit: int) -> list[tuple[str, bool]]:
+        """The next cids in order after `after`, each with whether it was ever relocated; empty at the end."""
         async with self._connections.cursor() as cursor:
             await cursor.execute(sql.PAGE, (after, limit))
-            return [row[0] for row in await cursor.fetchall()]
+            return [(cid, bool(relocated)) for cid, relocated in await cursor.fetchall()]
 
     async def count_by_level(self) -> dict[str, int]:
         """How many contents each level holds."""

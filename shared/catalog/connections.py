@@ -10,7 +10,7 @@ from typing import Any
 import asyncmy
 from asyncmy import errors
 
-from shared.errors import RetryError
+from shared.errors import DeadLetterError, RetryError
 from shared.mysql_url import MySQLAddress, parse_mysql_url
 
 _CONNECT_TIMEOUT_S = 5
@@ -33,9 +33,13 @@ class CatalogBusyError(RetryError):
     """A deadlock or a lock wait: the transaction was rolled back, repeat it whole."""
 
 
+class CatalogRefusedError(DeadLetterError):
+    """MySQL understood and refused: repeating will not help."""
+
+
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raises the driver's errors as what happens next; programming errors pass."""
+    """Raises the driver's errors as what happens next."""
     try:
         yield
     except errors.MySQLError as error:
@@ -45,7 +49,7 @@ def translated() -> Iterator[None]:
             raise CatalogBusyError("catalog busy", text) from error
         if code in _DOWN or code in _REFUSING or isinstance(error, errors.InterfaceError):
             raise CatalogDownError("catalog down", text) from error
-        raise
+        raise CatalogRefusedError("catalog refused", f"{code}: {text}") from error
     except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
         raise CatalogDownError("catalog down", str(error) or type(error).__name__) from error
 

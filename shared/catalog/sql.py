@@ -19,8 +19,11 @@ FROM contents c WHERE c.cid IN %s
 """
 """Contents with the count of their latest relocation."""
 
-PAGE: Final = "SELECT cid FROM contents WHERE cid > %s ORDER BY cid LIMIT %s"
-"""cids in order, a page at a time."""
+PAGE: Final = """
+SELECT c.cid, EXISTS (SELECT 1 FROM relocations r WHERE r.cid = c.cid)
+FROM contents c WHERE c.cid > %s ORDER BY c.cid LIMIT %s
+"""
+"""cids in order, a page at a time, and whether each was ever relocated."""
 
 COUNT_BY_LEVEL: Final = """
 SELECT l.content_level, COUNT(c.cid) FROM level l LEFT JOIN contents c ON c.content_level = l.content_level

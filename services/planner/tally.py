@@ -1,0 +1,121 @@
+"""Counting views: entries in, counts and reviews out. Knows no policy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from itertools import islice
+
+from redis.exceptions import RedisError
+
+from shared import metrics
+from shared.consume import Consumer
+from shared.errors import DeadLetterError, InvalidError
+from shared.log import Log
+from shared.messages import Tally, unpack_views
+from shared.patience import patiently, pause
+from shared.redis_client import is_missing_group
+from shared.state.moves import DeadLetters, RawEntry
+from shared.state.views import Tallies
+
+_SUMS_AT_ONCE = 4000
+"""Contents that one script call counts: it holds Redis for some 20 ms, and nobody else is served meanwhile."""
+_BEHIND_S = 0.01
+
+
+class Tallying:
+    """Applies views entries in the order of their stream; keeps those that must wait for an older one."""
+
+    def __init__(
+        self, consumer: Consumer, tallies: Tallies, dead_letters: DeadLetters, log: Log, *, crossed: Callable[[], None]
+    ) -> None:
+        """`crossed` is called when contents were put up for review."""
+        self._consumer = consumer
+        self._tallies = tallies
+        self._dead_letters = dead_letters
+        self._log = log
+        self._crossed = crossed
+        self._waiting: dict[int, list[tuple[RawEntry, Tally]]] = defaultdict(list)
+
+    async def run(self, limit: int, stop: asyncio.Event) -> None:
+        """Until stopped; what still waits is handed back."""
+        while not stop.is_set():
+            behind = any(self._waiting.values())
+            await self._sort_in(await self._consumer.take(limit, wait=not behind))
+            await patiently(self._apply_all, stop, self._log, "tally")
+            metrics.LAST_SUCCESS.labels("tally").set_to_current_time()
+            if any(self._waiting.values()):
+                await pause(stop, _BEHIND_S)
+        await self._consumer.hand_back([entry for rows in self._waiting.values() for entry, _ in rows])
+
+    async def _sort_in(self, entries: list[RawEntry]) -> None:
+        for entry in entries:
+            try:
+                tally = unpack_views(entry.fields)
+            except InvalidError as error:
+                await self._bury(entry, error)
+                continue
+            self._waiting[entry.partition].append((entry, tally))
+        for partition in {entry.partition for entry in entries}:
+            # Reclaimed entries are older than those read before them.
+            self._waiting[partition].sort(key=lambda row: _order(row[0]))
+
+    async def _bury(self, entry: RawEntry, error: InvalidError) -> None:
+        await self._dead_letters.bury_raw(entry, DeadLetterError("undecodable", str(error)))
+        metrics.DEAD_LETTERED.labels("views", "undecodable").inc()
+        self._log.error("buried", stream="views", reason="undecodable", detail=str(error))
+        self._consumer.release([entry])
+
+    async def _apply_all(self) -> None:
+        await asyncio.gather(*(self._apply_partition(partition) for partition, rows in self._waiting.items() if rows))
+
+    async def _apply_partition(self, partition: int) -> None:
+        try:
+            while self._waiting[partition] and await self._apply_some(partition):
+                pass
+        except RedisError as error:
+            if not is_missing_group(error):
+                raise
+            # Redis was emptied, and the entries with it.
+            self._drop(partition, len(self._waiting[partition]))
+
+    async def _apply_some(self, partition: int) -> bool:
+        """Count the oldest waiting entries; False when they must go on waiting."""
+        rows = self._waiting[partition]
+        tally, seen_ms, taken = Tally.empty(), dict[str, int](), 0
+        for entry, part in rows:
+            if taken and len(seen_ms) + len(part.add) + len(part.set) > _SUMS_AT_ONCE:
+                break
+            tally.merge(part)
+            seen_ms.update(dict.fromkeys((*part.add, *part.set), _order(entry)[0]))
+            taken += 1
+        ids = [entry.entry_id for entry, _ in islice(rows, taken)]
+        tallied = await self._tallies.apply(partition, ids, tally, seen_ms)
+        if tallied.outcome == "stale":
+            self._drop_stale(partition, tallied.stale)
+            return True
+        if tallied.outcome == "behind":
+            # A lease that was lost tells itself here too: the entry is older and in other hands.
+            return False
+        self._drop(partition, taken)
+        metrics.VIEWS_TALLIED.inc(sum(tally.add.values()) + len(tally.set))
+        if tallied.reviews:
+            self._crossed()
+        return True
+
+    def _drop(self, partition: int, taken: int) -> None:
+        rows = self._waiting[partition]
+        self._consumer.release(entry for entry, _ in rows[:taken])
+        del rows[:taken]
+
+    def _drop_stale(self, partition: int, stale: frozenset[bytes]) -> None:
+        rows = self._waiting[partition]
+        self._consumer.release(entry for entry, _ in rows if entry.entry_id in stale)
+        rows[:] = [row for row in rows if row[0].entry_id not in stale]
+
+
+def _order(entry: RawEntry) -> tuple[int, int]:
+    """An entry id as numbers: ms since the epoch, sequence."""
+    ms, _, sequence = entry.entry_id.partition(b"-")
+    return int(ms), int(sequence)

@@ -1,0 +1,141 @@
+"""Committing placed copies: one transaction per batch, then one script call per partition."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+from redis.exceptions import RedisError
+
+from shared import metrics
+from shared.catalog import CatalogRefusedError, Commitments, Verdict
+from shared.consume import Consumer
+from shared.errors import DeadLetterError, InvalidError
+from shared.log import Log
+from shared.messages import Placed, Retire
+from shared.patience import is_outage, patiently
+from shared.redis_client import is_missing_group
+from shared.state.moves import Commitment, Commits, DeadLetters, Held, RawEntry
+
+CONFLICT = "catalog conflict"
+REFUSED = "catalog refused"
+UNDECODABLE = "undecodable"
+REASONS = (CONFLICT, REFUSED, UNDECODABLE)
+
+Work = tuple[RawEntry, Placed]
+
+
+class Recording:
+    """Safe to repeat at every step: MySQL knows the moves it has committed, the script the entries it has handled."""
+
+    def __init__(
+        self, consumer: Consumer, commitments: Commitments, commits: Commits, dead_letters: DeadLetters, log: Log
+    ) -> None:
+        """Commits through `commitments` (MySQL), then `commits` (Redis)."""
+        self._consumer = consumer
+        self._commitments = commitments
+        self._commits = commits
+        self._dead_letters = dead_letters
+        self._log = log
+
+    async def run(self, limit: int, grace_ms: int, stop: asyncio.Event) -> None:
+        """Until stopped; a batch in hand is finished first, unless a server is away."""
+        while not stop.is_set():
+            entries = await self._consumer.take(limit)
+            batch = await patiently(lambda entries=entries: self._decode(entries), stop, self._log, "decode")  # type: ignore[misc]
+            while batch:
+                part, batch = _one_per_content(batch)
+                await self._record(part, grace_ms, stop)
+            metrics.LAST_SUCCESS.labels("record").set_to_current_time()
+
+    async def _decode(self, entries: Sequence[RawEntry]) -> list[Work]:
+        batch = []
+        for entry in entries:
+            try:
+                batch.append((entry, Placed.parse(entry.fields)))
+            except InvalidError as error:
+                await self._dead_letters.bury_raw(entry, DeadLetterError(UNDECODABLE, str(error)))
+                self._buried(entry, UNDECODABLE, str(error))
+        return batch
+
+    async def _record(self, batch: Sequence[Work], grace_ms: int, stop: asyncio.Event) -> None:
+        try:
+            verdicts = await patiently(lambda: self._commit(batch), stop, self._log, "commit")
+        except CatalogRefusedError as error:
+            if len(batch) > 1:
+                # One of them is refused: find out which by taking each on its own.
+                for work in batch:
+                    await self._record([work], grace_ms, stop)
+                return
+            verdicts = [f"{REFUSED}: {error}"]
+        await patiently(lambda: self._follow(batch, verdicts, grace_ms), stop, self._log, "follow the commit")
+
+    async def _commit(self, batch: Sequence[Work]) -> list[Verdict]:
+        began = time.perf_counter()
+        verdicts = await self._commitments.commit([placed for _, placed in batch], _now_ms())
+        metrics.COMMIT_SECONDS.observe(time.perf_counter() - began)
+        metrics.COMMIT_BATCH_SIZE.observe(len(batch))
+        return verdicts
+
+    async def _follow(self, batch: Sequence[Work], verdicts: Sequence[Verdict], grace_ms: int) -> None:
+        """Tell Redis what MySQL has; done after the commit, so that no source is ever retired before it."""
+        committed: dict[int, list[Work]] = defaultdict(list)
+        for work, verdict in zip(batch, verdicts, strict=True):
+            if verdict in {"commit", "record", "committed"}:
+                committed[work[0].partition].append(work)
+            else:
+                await self._bury(*work, verdict)
+        await asyncio.gather(*(self._order_retires(p, works, grace_ms) for p, works in committed.items()))
+
+    async def _order_retires(self, partition: int, works: Sequence[Work], grace_ms: int) -> None:
+        now_ms = _now_ms()
+        commitments = [Commitment(entry.entry_id, _retire(placed, grace_ms, now_ms)) for entry, placed in works]
+        try:
+            replies = await self._commits.commit(partition, commitments)
+        except RedisError as error:
+            if is_outage(error) or not is_missing_group(error):
+                raise
+            replies = [0] * len(works)  # Redis was emptied, and the entries with it.
+        for (entry, placed), reply in zip(works, replies, strict=True):
+            self._consumer.release([entry])
+            if reply:
+                metrics.RELOCATIONS_COMMITTED.labels(placed.from_level, placed.to_level).inc()
+                if placed.viewed_at:
+                    metrics.RELOCATION_SECONDS.observe(max(0, now_ms - placed.viewed_at) / 1000)
+                self._log.info(
+                    "committed",
+                    cid=placed.cid,
+                    move_id=placed.move_id,
+                    source=placed.from_level,
+                    target=placed.to_level,
+                )
+
+    async def _bury(self, entry: RawEntry, placed: Placed, verdict: str) -> None:
+        reason = REFUSED if verdict.startswith(REFUSED) else CONFLICT
+        held = Held("placed", entry.partition, entry.entry_id, placed, placed.attempts)
+        if await self._dead_letters.bury(held, DeadLetterError(reason, verdict), fenced=False):
+            self._buried(entry, reason, verdict)
+        self._consumer.release([entry])
+
+    def _buried(self, entry: RawEntry, reason: str, detail: str) -> None:
+        metrics.DEAD_LETTERED.labels("placed", reason).inc()
+        self._log.error("buried", stream="placed", entry_id=entry.entry_id.decode(), reason=reason, detail=detail)
+        self._consumer.release([entry])
+
+
+def _one_per_content(batch: Sequence[Work]) -> tuple[list[Work], list[Work]]:
+    """Split off one placed copy per cid; a second one is judged against what the first has changed."""
+    first: dict[str, Work] = {}
+    rest = [work for work in batch if first.setdefault(work[1].cid, work) is not work]
+    return list(first.values()), rest
+
+
+def _retire(placed: Placed, grace_ms: int, now_ms: int) -> Retire:
+    fields = {name: getattr(placed, name) for name in Placed.__dataclass_fields__}
+    return Retire(**fields, not_before=now_ms + grace_ms if grace_ms else 0)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
