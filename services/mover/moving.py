@@ -1,0 +1,100 @@
+"""Moves: from the command to the word that a copy is placed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import Executor
+
+from services.mover.handling import Handling
+from services.mover.place import Placement, check_roots, place
+from services.mover.roots import Roots
+from shared import metrics
+from shared.batching import Batcher
+from shared.messages import Move, Placed
+from shared.state.moves import Held, RawEntry
+
+
+class Moving:
+    """Handles one move at a time for whoever calls; calls that come together share their Redis commands."""
+
+    def __init__(self, handling: Handling, roots: Roots, pool: Executor) -> None:
+        """File work runs in `pool`."""
+        self._handling = handling
+        self._roots = roots
+        self._pool = pool
+        moves, name = handling.moves, handling.consumer.name
+        self._starting: Batcher[Held, int] = handling.by_partition(
+            lambda partition, held: moves.start("moves", partition, name, held), lambda held: held.partition, 0, "start"
+        )
+        self._finishing = handling.by_partition(
+            moves.finish, lambda item: item[0].partition, gone=False, doing="finish"
+        )
+
+    async def handle(self, entry: RawEntry) -> None:
+        """Place the file and finish, or do what the error says is next."""
+        held = await self._handling.decode(entry, Move)
+        if held is not None:
+            held = await self._handling.start(held, self._starting)
+        if held is None:
+            return
+        assert isinstance(held.message, Move)
+        with metrics.MOVES_IN_PROGRESS.track_inprogress():
+            try:
+                await self._place(held, held.message)
+            except Exception as error:  # noqa: BLE001  # raised again unless it says what is next
+                outcome = await self._handling.settle_error(entry, held, error)
+                metrics.MOVES.labels(outcome, "").inc()
+
+    async def _place(self, held: Held, move: Move) -> None:
+        handling = self._handling
+        check_roots(move, await handling.patiently(lambda: self._roots.covering(move), "read the roots"))
+        began = time.perf_counter()
+        placement = await asyncio.get_running_loop().run_in_executor(self._pool, self._run, held, move)
+        seconds = time.perf_counter() - began
+        placed = _placed(move, placement, seconds, handling.consumer.name, held.attempt)
+        if not await self._finishing.submit((held, placed)):
+            # Another attempt took over; it adopts what stands on the target, so that must stay.
+            handling.log.info("refused", cid=move.cid, move_id=move.move_id, attempt=held.attempt)
+            metrics.MOVES.labels("refused", placement.method).inc()
+            return
+        metrics.MOVES.labels("placed", placement.method).inc()
+        metrics.MOVED_BYTES.labels(move.from_level, move.to_level).inc(placement.bytes)
+        metrics.MOVE_SECONDS.observe(seconds)
+        handling.log.info(
+            "placed",
+            cid=move.cid,
+            move_id=move.move_id,
+            target=move.to_level,
+            method=placement.method,
+            bytes=placement.bytes,
+            seconds=round(seconds, 6),
+        )
+
+    def _run(self, held: Held, move: Move) -> Placement:
+        return place(move, held.attempt, should_stop=self._handling.stop.is_set)
+
+
+def _placed(move: Move, placement: Placement, seconds: float, mover: str, attempts: int) -> Placed:
+    return Placed(
+        move_id=move.move_id,
+        cid=move.cid,
+        filename=move.filename,
+        from_level=move.from_level,
+        to_level=move.to_level,
+        from_path=move.from_path,
+        to_path=move.to_path,
+        count=move.count,
+        why=move.why,
+        bytes=placement.bytes,
+        digest=placement.digest,
+        method=placement.method,
+        seconds=round(seconds, 6),
+        mover=mover,
+        attempts=attempts,
+        source_id=placement.source_id,
+        target_id=placement.target_id,
+        viewed_at=move.viewed_at,
+        planned_at=move.planned_at,
+        placed_at=time.time_ns() // 1_000_000,
+    )
