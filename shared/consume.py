@@ -126,7 +126,10 @@ class Consumer:
     async def keep_leases(self) -> None:
         """Renew the leases of what is in hand, three times a lease, until stopped and empty-handed."""
         while not (self._stop.is_set() and not self._held):
-            await asyncio.sleep(self._terms.lease_ms / 3000 if not self._stop.is_set() else 0.05)
+            if self._stop.is_set():
+                await asyncio.sleep(0.05)
+            else:
+                await pause(self._stop, self._terms.lease_ms / 3000)
             try:
                 await self._renew()
             except RedisError as error:

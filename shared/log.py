@@ -25,11 +25,15 @@ def configure(log_format: Literal["json", "console"], log_level: str, service: s
     ]
     if log_format == "json":
         render: list[structlog.typing.Processor] = [
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(
+                # No local variables: they hold URLs with passwords.
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False),
+            ),
             structlog.processors.JSONRenderer(serializer=_dumps),
         ]
     else:
-        render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        plain = structlog.dev.plain_traceback
+        render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     level = logging.getLevelNamesMapping()[log_level.upper()]
     structlog.configure(
         processors=[*processors, *render],

@@ -6,6 +6,7 @@ Times are integer milliseconds since the epoch; sizes are bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, get_args
@@ -60,14 +61,31 @@ def _layout(message: type[_Message]) -> list[tuple[str, str, str]]:
 
 
 def _value(name: str, raw: bytes, kind: str) -> str | int | float:
+    # Stricter than int(): "-1", "1_0" and numbers that neither Lua nor MySQL can hold are not ours.
+    if kind == "int":
+        number = int(raw) if raw.isdigit() and len(raw) <= len(str(COUNT_MAX)) else -1
+        if not 0 <= number <= COUNT_MAX:
+            raise InvalidError(f"field {name!r} is not a number from 0 to {COUNT_MAX}: {raw[:40]!r}")
+        return number
+    if kind == "float":
+        return _seconds(name, raw)
     try:
-        if kind == "int":
-            return int(raw)
-        if kind == "float":
-            return float(raw)
-        return raw.decode()
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise InvalidError(f"field {name!r} is not text: {raw[:40]!r}") from None
+    if kind == "Method" and text not in METHODS:
+        raise InvalidError(f"field {name!r} is not one of {', '.join(METHODS)}: {text[:40]!r}")
+    return text
+
+
+def _seconds(name: str, raw: bytes) -> float:
+    try:
+        seconds = float(raw)
     except ValueError:
-        raise InvalidError(f"field {name!r} is not {'text' if kind == 'str' else 'a number'}: {raw[:40]!r}") from None
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InvalidError(f"field {name!r} is not a number of seconds: {raw[:40]!r}")
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +192,9 @@ class Tally:
             if not isinstance(part, dict):
                 raise InvalidError("`add` and `set` must be objects of cid and number")
             _check_counts(part.items())
+        both = tally.add.keys() & tally.set.keys()
+        if both:
+            raise InvalidError(f"{min(both)!r} has both views and a total: their order is unknown")
         return tally
 
 

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SLOW = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
@@ -21,7 +33,9 @@ RECLAIMED = Counter(
     "reshelve_reclaimed_total", "Entries taken over from consumers that gave no sign of life", ["stream"]
 )
 DEAD_LETTERED = Counter("reshelve_dead_letters_total", "Entries given up on", ["stream", "reason"])
-DEAD_LETTERS = Gauge("reshelve_dead_letters", "Dead letters that wait for an operator")
+# The client library takes `dead_letters` and `dead_letters_total` for one name: the gauge has a registry of its own.
+_BESIDE = CollectorRegistry()
+DEAD_LETTERS = Gauge("reshelve_dead_letters", "Dead letters that wait for an operator", registry=_BESIDE)
 LAST_SUCCESS = Gauge("reshelve_last_success_timestamp_seconds", "When the loop last did its work", ["loop"])
 
 # --- planner ---
@@ -41,3 +55,8 @@ RELOCATIONS_COMMITTED = Counter("reshelve_relocations_committed_total", "Relocat
 COMMIT_BATCH_SIZE = Histogram("reshelve_commit_batch_size", "Relocations per transaction", buckets=_BATCH)
 COMMIT_SECONDS = Histogram("reshelve_commit_seconds", "Time of a transaction", buckets=_FAST)
 RELOCATION_SECONDS = Histogram("reshelve_relocation_seconds", "From the view to the commit", buckets=_SLOW)
+
+
+def exposition() -> bytes:
+    """All metrics as Prometheus' text."""
+    return generate_latest(REGISTRY) + generate_latest(_BESIDE)

@@ -12,7 +12,6 @@ from typing import Generic, TypeVar
 
 import uvloop
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -147,7 +146,7 @@ async def _check_partitions(runtime: Runtime[S]) -> None:
 
 async def _serve_metrics(runtime: Runtime[S]) -> web.AppRunner:
     async def show_metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})

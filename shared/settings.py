@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.asyncio.connection import parse_url
 
 from shared.errors import InvalidError, StopServiceError
 from shared.mysql_url import parse_mysql_url
@@ -18,9 +18,11 @@ _SECRETS = ("REDIS_URL", "MYSQL_URL")
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    parts = urlsplit(url.get_secret_value())
-    if parts.scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("give redis://, rediss:// or unix://")
+    try:
+        parse_url(url.get_secret_value())
+    except ValueError:
+        # The library's text may show the password.
+        raise ValueError("not a Redis URL: write redis://:password@host:port/db, or rediss://, unix://") from None
     return url
 
 
@@ -69,6 +71,8 @@ def read_settings(kind: type[_S]) -> _S:
                 overrides[name.lower()] = Path(file).read_text().strip()
             except OSError as error:
                 raise StopServiceError(f"{PREFIX}{name}_FILE: cannot read {file}: {error.strerror}") from None
+            except UnicodeDecodeError:
+                raise StopServiceError(f"{PREFIX}{name}_FILE: cannot read {file}: it is not UTF-8 text") from None
     try:
         return kind(**overrides)  # type: ignore[arg-type]  # values that pydantic checks
     except ValidationError as error:

@@ -79,7 +79,7 @@ class Catalog:
         if not cids:
             return {}
         async with self._connections.cursor() as cursor:
-            await cursor.execute(sql.ROWS, (list(cids),))
+            await cursor.execute(sql.ROWS, (tuple(cids),))
             return {row[0]: Row(*row) for row in await cursor.fetchall()}
 
     async def page(self, after: str, limit: int) -> list[tuple[str, bool]]:

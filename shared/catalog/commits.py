@@ -58,9 +58,9 @@ class Commitments:
         async with self._connections.transaction() as cursor:
             await cursor.execute(sql.HOLD_LEVELS)
             paths = dict(await cursor.fetchall())
-            await cursor.execute(sql.LOCK_CONTENTS, (sorted(placed.cid for placed in batch),))
+            await cursor.execute(sql.LOCK_CONTENTS, (tuple(sorted(placed.cid for placed in batch)),))
             rows = {cid: (level, filename) for cid, level, filename in await cursor.fetchall()}
-            await cursor.execute(sql.COMMITTED, ([placed.move_id for placed in batch],))
+            await cursor.execute(sql.COMMITTED, (tuple(placed.move_id for placed in batch),))
             committed = {move_id for (move_id,) in await cursor.fetchall()}
             verdicts = [
                 judge(placed, rows.get(placed.cid), committed=placed.move_id in committed, paths=paths)

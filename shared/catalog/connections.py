@@ -70,7 +70,6 @@ class Connections:
                 maxsize=self._size,
                 pool_recycle=_RECYCLE_S,
                 autocommit=True,
-                charset="utf8mb4",
                 connect_timeout=_CONNECT_TIMEOUT_S,
                 read_timeout=_READ_TIMEOUT_S,
                 init_command="SET time_zone = '+00:00', innodb_lock_wait_timeout = 20",
