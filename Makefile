@@ -1,0 +1,47 @@
+# On a fresh Debian with Python 3.11: `make demo` and `make test` do all the set-up by themselves.
+.POSIX:
+.PHONY: help demo test lint fmt lock clean tools
+
+BIN = .venv/bin
+WORKERS = 2
+COMPILE = pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml
+
+help:
+	@echo 'make demo   show it at work: servers, sample files, a stream of views, files that move'
+	@echo 'make test   lint, types, import rules, all tests (WORKERS=2 at a time, PYTEST="-k name" for some)'
+	@echo 'make lint   lint, types, import rules'
+	@echo 'make fmt    format the code'
+	@echo 'make lock   bring the lock files in line with pyproject.toml (UPGRADE=--upgrade: newest of everything)'
+	@echo 'make clean  remove what can be made again; the data in .reshelve stays'
+
+demo:
+	@deploy/bootstrap.sh demo
+	@$(BIN)/reshelve demo $(DEMO)
+
+test:
+	@deploy/bootstrap.sh test
+	@$(MAKE) lint
+	$(BIN)/pytest -n $(WORKERS) $(PYTEST)
+
+lint: tools
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: tools
+	$(BIN)/ruff check --fix-only --exit-zero
+	$(BIN)/ruff format
+
+# The running system has the packages that the tests saw: the second file is held to the first.
+lock:
+	uv=$$(command -v uv || echo .uv/bin/uv); \
+	"$$uv" $(COMPILE) $(UPGRADE) -o requirements.lock && \
+	"$$uv" $(COMPILE) $(UPGRADE) -c requirements.lock --extra embedded --group dev -o requirements-dev.lock
+
+clean:
+	rm -rf .venv .uv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+tools:
+	@deploy/bootstrap.sh tools

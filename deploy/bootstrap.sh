@@ -1,0 +1,91 @@
+#!/bin/sh
+# Makes what the Makefile's targets need: uv, the virtual environment, a MariaDB server. Called by make.
+# For a Debian with Python 3.11 or later and nothing else. Repeats cost next to nothing.
+#
+#   deploy/bootstrap.sh tools    the virtual environment only
+#   deploy/bootstrap.sh demo     and a MariaDB server, unless RESHELVE_MYSQL_URL names one
+#   deploy/bootstrap.sh test     and a MariaDB server: the tests of private servers need the program itself
+set -eu
+cd "$(dirname "$0")/.."
+purpose=${1:-tools}
+
+say() { printf 'bootstrap: %s\n' "$*" >&2; }
+die() {
+    say "$*"
+    exit 1
+}
+
+find_uv() {
+    command -v uv || { [ -x .uv/bin/uv ] && echo .uv/bin/uv; }
+}
+
+# MariaDB makes its system tables with a script that needs my_print_defaults, which Debian keeps with the clients.
+has_mysql_server() {
+    for name in mariadbd mysqld; do
+        for directory in "" /usr/sbin/ /usr/local/sbin/ /usr/libexec/; do
+            server=$(command -v "$directory$name") || continue
+            case $("$server" --no-defaults --version) in
+                *MariaDB*) command -v my_print_defaults >/dev/null && return 0 ;;
+                *) return 0 ;;
+            esac
+        done
+    done
+    return 1
+}
+
+needs_mysql_server() {
+    case $purpose in
+        demo) [ -z "${RESHELVE_MYSQL_URL:-}${RESHELVE_MYSQL_URL_FILE:-}" ] && ! has_mysql_server ;;
+        test) ! has_mysql_server ;;
+        *) return 1 ;;
+    esac
+}
+
+apt_install() {
+    command -v apt-get >/dev/null || die "install these with your package manager, then repeat: $*"
+    if [ "$(id -u)" -eq 0 ]; then
+        as_root=
+    elif command -v sudo >/dev/null; then
+        as_root=sudo
+    else
+        die "run as root, then repeat: apt-get install --no-install-recommends $*"
+    fi
+    say "installing $*"
+    $as_root apt-get -q update
+    # shellcheck disable=SC2086  # as_root is empty or one word
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@"
+}
+
+command -v python3 >/dev/null || die "no python3: install Python 3.11 or later"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    die "$(command -v python3) is $(python3 -V): put Python 3.11 or later first on PATH"
+
+set --
+if ! find_uv >/dev/null; then
+    python3 -c 'import ensurepip, venv' 2>/dev/null || set -- "$@" python3-venv
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE:-}" ] || set -- "$@" ca-certificates
+fi
+if needs_mysql_server; then set -- "$@" mariadb-server-core mariadb-client-core; fi
+if [ $# -gt 0 ]; then apt_install "$@"; fi
+
+# What the environment was made from, and where: it holds absolute paths.
+wanted="$(cat requirements-dev.lock pyproject.toml deploy/bootstrap.sh | sha256sum) $(pwd -P) $(python3 -V)"
+if [ -x .venv/bin/python ] && [ "$(cat .venv/bootstrapped 2>/dev/null)" = "$wanted" ]; then exit 0; fi
+
+if ! uv=$(find_uv); then
+    say "installing uv into .uv"
+    rm -rf .uv
+    python3 -m venv .uv
+    .uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.8'
+    uv=.uv/bin/uv
+fi
+export UV_PYTHON_DOWNLOADS=never
+.venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
+    rm -rf .venv
+    "$uv" venv --quiet --python "$(command -v python3)" .venv
+}
+say "installing the locked packages into .venv"
+rm -f .venv/bootstrapped
+"$uv" pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes requirements-dev.lock
+"$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+printf '%s\n' "$wanted" >.venv/bootstrapped
