@@ -95,7 +95,8 @@ class Consumer:
             await self._contents_ready()
             entries = await self._reclaim(limit)
             if self._reread:
-                entries += await self._read_own(limit)
+                # What was just taken over is among it.
+                entries = await self._read_own(limit)
                 self._reread = False
             if not entries:
                 entries = await self._read_new(limit, wait=wait)
@@ -105,6 +106,8 @@ class Consumer:
         if self._failures:
             self._log.info("reading again", failures=self._failures)
             self._failures = 0
+        # Only now: a take that broke off half-way has handed out nothing, and all it found is read again.
+        self._held.update(((entry.stream, entry.partition, entry.entry_id), entry) for entry in entries)
         return entries
 
     def release(self, entries: Iterable[RawEntry]) -> None:
@@ -162,23 +165,29 @@ class Consumer:
             return []
         self._next_reclaim = now + self._terms.lease_ms / 4000
         slots = list(self._slots)
-        replies = await asyncio.gather(*(self._reclaim_one(stream, limit) for stream in slots))
-        entries = []
+        share = max(1, limit // len(slots))
+        replies = await asyncio.gather(*(self._reclaim_one(stream, share) for stream in slots))
+        stale: list[RawEntry] = []
         for stream, (cursor, *rows) in zip(slots, replies, strict=True):
             # XAUTOCLAIM looks at ten times COUNT entries at most: go on from there next time.
             self._cursors[stream] = cursor
             name, partition = self._slots[stream]
-            for entry_id, deliveries, flat in rows:
-                fields = dict(zip(flat[0::2], flat[1::2], strict=True))
-                entries.append(RawEntry(name, partition, entry_id, fields, deliveries))
-            if rows:
-                metrics.RECLAIMED.labels(name).inc(len(rows))
-                self._log.info("reclaimed", stream=name, partition=partition, entries=len(rows))
+            if rows or cursor != b"0-0":
                 self._next_reclaim = 0.001  # more may wait behind the cursor
-        return self._hold([entry for entry in entries if not await self._crashed(entry)])
+            found = [
+                RawEntry(name, partition, entry_id, dict(zip(flat[0::2], flat[1::2], strict=True)), deliveries)
+                for entry_id, deliveries, flat in rows
+            ]
+            # Our own, whose lease ran out in an outage, are being worked on: nobody else has taken them.
+            taken = [entry for entry in found if not self.holds(entry)]
+            if taken:
+                metrics.RECLAIMED.labels(name).inc(len(taken))
+                self._log.info("reclaimed", stream=name, partition=partition, entries=len(taken))
+            stale += taken
+        return [entry for entry in stale if not await self._crashed(entry)]
 
     async def _reclaim_one(self, stream: bytes, limit: int) -> list[Any]:
-        arguments: list[Argument] = [self._group, self.name, self._terms.lease_ms, self._cursors[stream], max(1, limit)]
+        arguments: list[Argument] = [self._group, self.name, self._terms.lease_ms, self._cursors[stream], limit]
         reply: list[Any] = await self._scripts.call("reclaim", [stream.decode()], arguments)
         return reply
 
@@ -200,7 +209,7 @@ class Consumer:
             found = await self._xreadgroup(cursors, limit, None)
             cursors = {stream: rows[-1][0] for stream, rows in found if rows}
             entries += [entry for entry in self._entries(found) if not self.holds(entry)]
-        return self._hold(entries)
+        return entries
 
     async def _read_new(self, limit: int, *, wait: bool) -> list[RawEntry]:
         streams = len(self._slots)
@@ -210,7 +219,7 @@ class Consumer:
                 return entries
         # All were empty just now: that several fill at the same moment is rare, and one entry of each is bearable.
         found = await self._read(self._slots, max(1, limit // streams), _BLOCK_MS if wait else None)
-        return self._hold(self._entries(found))
+        return self._entries(found)
 
     async def _read_in_turn(self, limit: int) -> list[RawEntry]:
         """Fewer entries than there are streams: ask some streams for one each, others first the next time."""
@@ -221,7 +230,7 @@ class Consumer:
             asked = [self._turns[i] for i in range(room)]
             self._turns.rotate(-room)
             unasked -= room
-            entries += self._hold(self._entries(await self._read(asked, 1, None)))
+            entries += self._entries(await self._read(asked, 1, None))
         return entries
 
     async def _read(self, streams: Iterable[bytes], count: int, block: int | None) -> list[Any]:
@@ -238,11 +247,6 @@ class Consumer:
             name, partition = self._slots[stream]
             # An entry that somebody deleted while it was pending has no fields; there is nothing to handle.
             entries += [RawEntry(name, partition, entry_id, fields) for entry_id, fields in rows if fields]
-        return entries
-
-    def _hold(self, entries: list[RawEntry]) -> list[RawEntry]:
-        for entry in entries:
-            self._held[entry.stream, entry.partition, entry.entry_id] = entry
         return entries
 
     async def _renew(self) -> None:

@@ -40,6 +40,7 @@ _DOWN_PREFIXES = (
     "CLUSTERDOWN",
     "BUSY ",
     "UNKILLABLE",
+    "UNBLOCKED",  # Redis 7.0: the stream went away under a blocked reader
 )
 
 

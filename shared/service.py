@@ -116,6 +116,8 @@ async def _serve(name: str, settings: S, work: Work[S], streams: Sequence[Stream
         log.info("stopped")
     except StoppedError:
         log.info("stopped")
+    except StopServiceError:
+        raise
     except Exception:
         log.exception("ended by an error")
         raise SystemExit(1) from None

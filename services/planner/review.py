@@ -10,6 +10,7 @@ from services.planner.decide import Decision, Facts, Open, Rest, Unknown, decide
 from services.planner.level_table import LevelTable
 from shared import metrics
 from shared.catalog import Catalog, Row
+from shared.levels import COUNT_MAX
 from shared.log import Log
 from shared.messages import Move
 from shared.moveid import new_move_id
@@ -80,7 +81,7 @@ class Reviewing:
     def _decide(self, state: ContentState, row: Row | None) -> Reviewed:
         levels = self._table.current()
         level = levels.get(row.level) if row else None
-        facts = Facts(state.cid, level, state.count + self._base(state, row))
+        facts = Facts(state.cid, level, min(state.count + self._base(state, row), COUNT_MAX))
         return state, row, decide(facts, levels, _now_ms())
 
     def _base(self, state: ContentState, row: Row | None) -> int:
@@ -116,7 +117,7 @@ class Reviewing:
             to_level=decision.target.content_level,
             from_path=decision.source.path,
             to_path=decision.target.path,
-            count=state.count + base,
+            count=min(state.count + base, COUNT_MAX),
             why=decision.why,
             viewed_at=state.at,
             planned_at=now_ms,

@@ -1,11 +1,12 @@
 -- Lets contents rest where they are: idle -> idle, with the band in which no review is needed. Called by Reviews.rest (planner).
 -- KEYS: 1 review; then one content per item
--- ARGV: per item: cid, version that was decided on, level, filename, base to add to the count, lo, hi, why,
+-- ARGV: 1 largest count; then per item: cid, version that was decided on, level, filename, base to add to the count, lo, hi, why,
 --       ms when to look again or ''
 -- Reply: per item 1 rests | 2 its count left the band meanwhile, stays up for review | 0 changed since, nothing was done
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local reply, at = {}, 0
+local largest = tonumber(ARGV[1])
+local reply, at = {}, 1
 for i = 2, #KEYS do
   local key = KEYS[i]
   local cid, version, level, filename, base, lo, hi, why, due = unpack(ARGV, at + 1, at + 9)
@@ -15,7 +16,8 @@ for i = 2, #KEYS do
   if (state[1] or '0') == version and (not status or status == 'idle' or status == 'unknown') then
     local count = tonumber(state[4]) or 0
     if not state[3] then
-      count = count + tonumber(base)
+      -- Beyond the largest it would lie outside every band, and be up for review for ever.
+      count = math.min(count + tonumber(base), largest)
     end
     redis.call('HSET', key, 'level', level, 'filename', filename, 'count', string.format('%.0f', count),
       'status', 'idle', 'lo', lo, 'hi', hi, 'why', why, 'version', tonumber(version) + 1)

@@ -13,7 +13,7 @@ local rows = redis.call('XPENDING', KEYS[1], group, '-', last_id, entries + 1)
 for _, row in ipairs(rows) do
   pending[row[1]] = true
 end
-local stale, ours = {}, {}
+local stale, ours = {'stale'}, {}
 for i = 1, entries do
   local id = ARGV[3 + i]
   ours[id] = true
@@ -29,8 +29,8 @@ for i = 1, entries do
     stale[#stale + 1] = id
   end
 end
-if #stale > 0 then
-  return {'stale', unpack(stale)}
+if #stale > 1 then
+  return stale
 end
 for i = 1, entries do
   redis.call('XACK', KEYS[1], group, ARGV[3 + i])

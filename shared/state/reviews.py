@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.levels import Band
+from shared.levels import COUNT_MAX, Band
 from shared.messages import Move
 from shared.state.scripts import Argument, Scripts
 
@@ -49,7 +49,7 @@ class Reviews:
         """Per item whether it was opened; False where the content changed since it was looked at."""
         keys = self._scripts.partitions[partition]
         names = [keys.review, keys.stream("moves")]
-        arguments: list[Argument] = [0]
+        arguments: list[Argument] = [0, COUNT_MAX]
         for opening in openings:
             move = opening.move
             flat = move.wire()
@@ -63,7 +63,7 @@ class Reviews:
         """Per item 1 rests, 2 its count left the band meanwhile and it stays up for review, 0 it changed since."""
         keys = self._scripts.partitions[partition]
         names = [keys.review]
-        arguments: list[Argument] = []
+        arguments: list[Argument] = [COUNT_MAX]
         for item in restings:
             names.append(keys.content(item.cid))
             arguments += (item.cid, item.version, item.level, item.filename, item.base)

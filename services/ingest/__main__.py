@@ -1,0 +1,85 @@
+"""Ingest: `python -m services.ingest`."""
+
+from __future__ import annotations
+
+import gc
+from concurrent.futures import ThreadPoolExecutor
+
+from aiohttp import web
+
+from services.ingest.app import Pools, build_app
+from services.ingest.gate import Gate
+from services.ingest.problems import server_logger
+from services.ingest.settings import IngestSettings
+from services.ingest.views import initialise_metrics
+from shared.errors import StopServiceError
+from shared.redis_client import connect
+from shared.service import Runtime, run
+from shared.state.contents import Contents
+from shared.state.scripts import Scripts
+
+_ATTEMPT_S = 2.0
+"""How long one attempt at publishing may take; within a request's deadline there is time for another."""
+_KEEPALIVE_S = 75
+_DRAIN_S = 5
+_BACKLOG = 1024
+_GC_THRESHOLD = 50_000
+
+
+async def ingest(runtime: Runtime[IngestSettings]) -> None:
+    """Answer requests until stopped; then those that are under way."""
+    settings = runtime.settings
+    initialise_metrics()
+    redis = connect(settings.redis_url.get_secret_value(), timeout_s=min(_ATTEMPT_S, settings.deadline_s))
+    publishing = Scripts(redis, settings.partitions)
+    gate = Gate(redis, Contents(publishing), settings.backlog_limit, runtime.log)
+    pools = Pools(ThreadPoolExecutor(2, "parsing"), ThreadPoolExecutor(4, "looking"))
+    app = build_app(
+        settings,
+        runtime.log,
+        scripts=runtime.scripts,
+        publishing=publishing,
+        gate=gate,
+        connections=runtime.connections,
+        missing=runtime.missing,
+        pools=pools,
+    )
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=server_logger(),
+        keepalive_timeout=_KEEPALIVE_S,
+        shutdown_timeout=settings.deadline_s + _DRAIN_S,
+    )
+    try:
+        await gate.look()
+        await runner.setup()
+        await _listen(runtime, runner)
+        await gate.run(runtime.stop)
+    finally:
+        await runner.cleanup()
+        await redis.aclose()
+        for pool in (pools.parsing, pools.looking):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def _listen(runtime: Runtime[IngestSettings], runner: web.AppRunner) -> None:
+    host, port = runtime.settings.http_host, runtime.settings.http_port
+    site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
+    try:
+        await site.start()
+    except OSError as error:
+        raise StopServiceError(f"RESHELVE_HTTP_PORT: cannot listen on {host}:{port}: {error.strerror}") from None
+    runtime.log.info("listening", addresses=[f"{name}:{number}" for name, number, *_ in runner.addresses])
+
+
+def spare_collections() -> None:
+    """A body of views is thousands of short-lived objects without cycles: looking for some costs a tenth of time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, 20, 50)
+
+
+if __name__ == "__main__":
+    spare_collections()
+    run("ingest", IngestSettings, ingest)

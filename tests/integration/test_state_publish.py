@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.exceptions import RedisError
+
+from cli.servers import PrivateRedis
+from shared.keys import partition_of
+from shared.messages import Tally, unpack_views
+from shared.redis_client import is_down
+from shared.state.views import DeadlineError, Part, Views
+from tests.streams import CID, PARTITIONS, P, Streams, connected, now_ms
+
+LIFE_MS = 60_000
+
+
+@pytest.fixture
+async def seen(redis_db: str) -> AsyncIterator[Streams]:
+    async with connected(redis_db) as scripts:
+        yield Streams(scripts)
+
+
+def part(marker: str, cid: str = CID, views: int = 1) -> Part:
+    return Part(marker, LIFE_MS, Tally({cid: views}, {}).pack())
+
+
+async def tally_of(seen: Streams, partition: int = P) -> Tally:
+    """All that waits on the stream, in its order."""
+    tally = Tally.empty()
+    for _, fields in await seen.redis.xrange(seen.keys(partition).stream("views")):
+        tally.merge(unpack_views(fields))
+    return tally
+
+
+async def test_views_are_taken_in_with_their_marker_in_one_entry(seen: Streams) -> None:
+    assert await Views(seen.scripts).publish({P: [part("a", views=3), part("b", views=4)]}) == 2
+    assert await seen.entries("views") == [{"v1": f'{{"add":{{"{CID}":3}}}}', "v2": f'{{"add":{{"{CID}":4}}}}'}]
+    assert await tally_of(seen) == Tally({CID: 7}, {})
+    for marker in "ab":
+        life = await seen.redis.pttl(seen.keys().seen(marker))
+        assert LIFE_MS - 5000 < life <= LIFE_MS
+
+
+async def test_the_same_call_again_adds_nothing(seen: Streams) -> None:
+    views = Views(seen.scripts)
+    await views.publish({P: [part("a"), part("b")]})
+    before = await seen.everything()
+    assert await views.publish({P: [part("a"), part("b")]}) == 0
+    assert await seen.everything() == before
+
+
+async def test_of_an_overlapping_call_only_what_is_new_is_added(seen: Streams) -> None:
+    views = Views(seen.scripts)
+    await views.publish({P: [part("a", views=1)]})
+    assert await views.publish({P: [part("a", views=1), part("b", views=10), part("a", views=1)]}) == 1
+    assert await tally_of(seen) == Tally({CID: 11}, {})
+
+
+async def test_a_marker_given_twice_in_one_call_counts_once(seen: Streams) -> None:
+    assert await Views(seen.scripts).publish({P: [part("a", views=5), part("a", views=5)]}) == 1
+    assert await tally_of(seen) == Tally({CID: 5}, {})
+
+
+async def test_a_marker_that_has_expired_counts_again(seen: Streams) -> None:
+    views = Views(seen.scripts)
+    await views.publish({P: [part("a")]})
+    await seen.redis.delete(seen.keys().seen("a"))
+    assert await views.publish({P: [part("a")]}) == 1
+    assert len(await seen.entries("views")) == 2
+
+
+async def test_markers_of_two_partitions_do_not_meet(seen: Streams) -> None:
+    assert await Views(seen.scripts).publish({p: [part("a")] for p in range(PARTITIONS)}) == PARTITIONS
+    assert [len(await seen.entries("views", p)) for p in range(PARTITIONS)] == [1] * PARTITIONS
+
+
+async def test_a_full_server_takes_in_nothing_and_later_everything(tmp_path: Path) -> None:
+    """All partitions or none: no marker may stay behind without its views."""
+    with PrivateRedis.start(tmp_path) as server:
+        async with connected(server.url) as scripts:
+            seen, views = Streams(scripts), Views(scripts)
+            parts = {p: [part("a")] for p in range(PARTITIONS)}
+            await views.publish({P: [part("before")]})
+            before = await seen.everything()
+            await seen.redis.config_set("maxmemory", 1)
+            with pytest.raises(RedisError) as full:
+                await views.publish(parts)
+            assert is_down(full.value)
+            await seen.redis.config_set("maxmemory", 0)
+            assert await seen.everything() == before
+            assert await views.publish(parts) == PARTITIONS
+
+
+async def test_past_its_deadline_nothing_is_taken_in(seen: Streams) -> None:
+    before = await seen.everything()
+    with pytest.raises(DeadlineError):
+        await Views(seen.scripts).publish({0: [part("a")], P: [part("a"), part("b")]}, deadline_ms=now_ms() - 1)
+    assert await seen.everything() == before
+
+
+async def test_before_its_deadline_all_is_taken_in(seen: Streams) -> None:
+    assert await Views(seen.scripts).publish({0: [part("a")], P: [part("b")]}, deadline_ms=now_ms() + 60_000) == 2
+
+
+async def test_a_deadline_that_passes_between_two_partitions_takes_in_both_or_none(seen: Streams) -> None:
+    """The clock goes on within a MULTI (Redis 7.0), and one large partition takes its time."""
+    views = Views(seen.scripts)
+
+    def parts(name: str) -> dict[int, list[Part]]:
+        return {1: [Part(f"{name}-{n}", LIFE_MS, b"{}") for n in range(4000)], P: [part(f"{name}-0")]}
+
+    await views.publish(parts("warm up"))
+    began = now_ms()
+    await views.publish(parts("measure"))
+    took_ms = now_ms() - began
+    torn = []
+    for step in range(3, 13):
+        try:
+            await views.publish(parts(str(step)), deadline_ms=now_ms() + took_ms * step // 10)
+        except DeadlineError:
+            expected = 0
+        else:
+            expected = 1
+        taken = [await seen.redis.exists(seen.keys(p).seen(f"{step}-0")) for p in (1, P)]
+        if taken != [expected, expected]:
+            torn.append((step, expected, taken))
+    assert not torn
+
+
+async def test_a_restarted_server_has_forgotten_the_script_and_counts_once_all_the_same(seen: Streams) -> None:
+    views = Views(seen.scripts)
+    await views.publish({P: [part("a")]})
+    await seen.redis.script_flush()
+    assert await views.publish({p: [part("b")] for p in range(PARTITIONS)}) == PARTITIONS
+    await seen.redis.script_flush()
+    assert await views.publish({p: [part("b")] for p in range(PARTITIONS)}) == 0
+    assert [len(await seen.entries("views", p)) for p in range(PARTITIONS)] == [1, 1, 2, 1]
+
+
+@pytest.mark.parametrize("number", [999, 1000, 1001, 2500, 10_000])
+async def test_any_number_of_parts_is_taken_in_in_order(seen: Streams, number: int) -> None:
+    parts = [Part(f"m{n}", LIFE_MS, Tally.empty().pack()) for n in range(number - 2)]
+    parts += [part("last but one", views=7), Part("last", LIFE_MS, Tally({}, {CID: 100}).pack())]
+    assert await Views(seen.scripts).publish({P: parts}) == number
+    assert await tally_of(seen) == Tally({}, {CID: 100})
+    sizes = [len(entry) for entry in await seen.entries("views")]
+    assert sum(sizes) == number
+    assert max(sizes) <= 1000
+
+
+async def test_an_idempotency_key_remembers_its_first_body(seen: Streams) -> None:
+    views = Views(seen.scripts)
+    assert await views.remember("key", "digest-1", LIFE_MS) == "digest-1"
+    assert await views.remember("key", "digest-1", LIFE_MS) == "digest-1"
+    assert await views.remember("key", "digest-2", LIFE_MS) == "digest-1"
+    assert await views.remember("another", "digest-2", LIFE_MS) == "digest-2"
+    name = seen.keys(partition_of("key", PARTITIONS)).idempotency("key")
+    assert LIFE_MS - 5000 < await seen.redis.pttl(name) <= LIFE_MS
