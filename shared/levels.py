@@ -42,7 +42,10 @@ class Levels:
 
     def __init__(self, levels: Iterable[Level]) -> None:
         """Raises InvalidError for a table that leaves a count to no level or to two."""
-        self._levels: Sequence[Level] = sorted(levels, key=lambda level: level.min_counts)
+        given = list(levels)
+        for level in given:
+            _check_level(level)
+        self._levels: Sequence[Level] = sorted(given, key=lambda level: level.min_counts)
         _check(self._levels)
         self._by_name = {level.content_level: level for level in self._levels}
 
@@ -80,8 +83,6 @@ class Levels:
 def _check(levels: Sequence[Level]) -> None:
     if not levels:
         raise InvalidError("the level table is empty: give at least one level with min_counts 0")
-    for level in levels:
-        _check_level(level)
     names = [level.content_level for level in levels]
     if len(set(names)) != len(names):
         raise InvalidError("two levels have the same content_level: give each its own name")

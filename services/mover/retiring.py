@@ -72,7 +72,7 @@ class Retiring:
         if not await self._settling.submit(held):
             raise _StaleError
         metrics.RETIRES.labels("removed" if removed else "gone already").inc()
-        handling.log.info("settled", cid=order.cid, move_id=order.move_id, level=order.to_level)
+        handling.log.info("settled", cid=order.cid, move_id=order.move_id, target=order.to_level)
 
     async def _remove(self, held: Held, order: Retire) -> bool:
         """Lock, ask, unlink: a mover that is stopped in between holds the lock, so nobody goes on past it."""

@@ -9,10 +9,11 @@ for i = 3, #KEYS do
   local key = KEYS[i]
   local cid, version, level, filename, base = unpack(ARGV, at + 1, at + 5)
   local move_id, target, why = unpack(ARGV, at + 6, at + 8)
-  local state = redis.call('HMGET', key, 'version', 'status', 'level', 'count')
+  local state = redis.call('HMGET', key, 'version', 'status', 'level', 'count', 'absolute')
   local status = state[2]
   if (state[1] or '0') == version and (not status or status == 'idle' or status == 'unknown') then
-    if not state[3] and base ~= '0' then
+    -- A total that was tallied since the look at it needs no base.
+    if not state[3] and not state[5] and base ~= '0' then
       local count = math.min((tonumber(state[4]) or 0) + tonumber(base), largest)
       redis.call('HSET', key, 'count', string.format('%.0f', count))
     end

@@ -11,11 +11,12 @@ for i = 2, #KEYS do
   local key = KEYS[i]
   local cid, version, level, filename, base, lo, hi, why, due = unpack(ARGV, at + 1, at + 9)
   at = at + 9
-  local state = redis.call('HMGET', key, 'version', 'status', 'level', 'count')
+  local state = redis.call('HMGET', key, 'version', 'status', 'level', 'count', 'absolute')
   local status = state[2]
   if (state[1] or '0') == version and (not status or status == 'idle' or status == 'unknown') then
     local count = tonumber(state[4]) or 0
-    if not state[3] then
+    -- A total that was tallied since the look at it needs no base.
+    if not state[3] and not state[5] then
       -- Beyond the largest it would lie outside every band, and be up for review for ever.
       count = math.min(count + tonumber(base), largest)
     end

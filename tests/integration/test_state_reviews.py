@@ -144,6 +144,15 @@ async def test_the_base_is_added_to_a_content_that_had_no_level(seen: Streams) -
     assert (await seen.content())["count"] == "2007"
 
 
+async def test_no_base_is_added_to_a_total_that_came_since_the_look(seen: Streams) -> None:
+    await seen.put_content(CID, count=1500, absolute=1)
+    await seen.put_content(OTHER, count=1500, absolute=1)
+    assert await opened(seen, Opening(a_move(CID), "0", 500)) == [True]
+    assert await rested(seen, resting(OTHER, version="0", base=500)) == [1]
+    assert (await seen.content(CID))["count"] == "1500"
+    assert (await seen.content(OTHER))["count"] == "1500"
+
+
 async def test_the_base_is_not_added_to_a_content_that_has_one(seen: Streams) -> None:
     await seen.put_content(CID, count=7, level="bronze", status="idle")
     assert await opened(seen, Opening(a_move(CID), "0", 2000)) == [True]
