@@ -57,6 +57,7 @@ class PrivateMySQL(PrivateServer):
         lock = DataDirLock(data_dir)
         sockets = _SocketDir(data_dir)
         try:
+            _make_tmpdir(data_dir)
             _initialise(binary, data_dir, lock)
             user_password = secret(data_dir / "password")
             admin_password = secret(data_dir / "admin_password")
@@ -117,6 +118,12 @@ class _SocketDir:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
 
+def _make_tmpdir(data_dir: Path) -> None:
+    """A server that starts removes all temporary tables in its directory for them: in /tmp, those of others too."""
+    shutil.rmtree(data_dir / "tmp", ignore_errors=True)
+    (data_dir / "tmp").mkdir(mode=0o700)
+
+
 def _initialise(binary: Path, data_dir: Path, lock: DataDirLock) -> None:
     """Make the system tables on first use. Whatever a killed attempt left is thrown away."""
     files = data_dir / "data"
@@ -142,8 +149,9 @@ def _initialise(binary: Path, data_dir: Path, lock: DataDirLock) -> None:
 
 
 def _initialise_command(binary: Path, datadir: Path) -> list[str]:
+    tmpdir = [f"--tmpdir={datadir.parent / 'tmp'}"]
     if not _is_mariadb(binary):
-        return [str(binary), "--no-defaults", "--initialize-insecure", f"--datadir={datadir}", *_run_as()]
+        return [str(binary), "--no-defaults", "--initialize-insecure", f"--datadir={datadir}", *tmpdir, *_run_as()]
     path = os.pathsep.join([str(binary.parent), str(binary.parent.parent / "bin"), os.environ.get("PATH", os.defpath)])
     installer = next(filter(None, (shutil.which(name, path=path) for name in _INSTALLERS)), None)
     if installer is None:
@@ -157,6 +165,7 @@ def _initialise_command(binary: Path, datadir: Path) -> list[str]:
         "--skip-test-db",
         "--skip-name-resolve",
         f"--datadir={datadir}",
+        *tmpdir,
         *_run_as(),
     ]
 
@@ -181,6 +190,7 @@ def _command(binary: Path, data_dir: Path, port: int, unix_socket: Path, buffer_
         "--no-defaults",
         *_run_as(),
         f"--datadir={data_dir / 'data'}",
+        f"--tmpdir={data_dir / 'tmp'}",
         f"--socket={unix_socket}",
         f"--pid-file={data_dir / 'mysql.pid'}",
         f"--init-file={data_dir / 'init.sql'}",
