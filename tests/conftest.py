@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncmy
+import hypothesis
 import pytest
 import redis
 
@@ -29,6 +30,12 @@ from cli.servers import INSTALL_MYSQL, INSTALL_REDIS, PrivateMySQL, PrivateRedis
 from shared.mysql_url import parse_mysql_url
 
 T = TypeVar("T")
+
+# A busy machine is no fault of the code: examples are bounded by their number, not by the clock.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("busy")
 
 REDIS_IMAGE = "redis:8"
 MYSQL_IMAGE = "mysql:9.7"
