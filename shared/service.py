@@ -175,7 +175,7 @@ async def _serve_metrics(runtime: Runtime[S]) -> web.AppRunner:
 
 
 async def _watch(runtime: Runtime[S], streams: Sequence[StreamName]) -> None:
-    """Keep the gauges of the streams that this service reads."""
+    """Keep the gauges of the streams that this service reads, and an eye on the number of partitions."""
     contents = Contents(runtime.scripts)
     for name in streams:
         metrics.RECLAIMED.labels(name)
@@ -184,6 +184,8 @@ async def _watch(runtime: Runtime[S], streams: Sequence[StreamName]) -> None:
         metrics.STREAM_OLDEST_SECONDS.labels(name).set(0)
     while not runtime.stop.is_set():
         try:
+            # Again and again: a Redis that was emptied has forgotten the number, and may be given another.
+            await _check_partitions(runtime)
             for name in streams:
                 backlog, pending, oldest_ms = await contents.watch(name)
                 metrics.STREAM_BACKLOG.labels(name).set(backlog)
@@ -191,6 +193,9 @@ async def _watch(runtime: Runtime[S], streams: Sequence[StreamName]) -> None:
                 age_s = 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
                 metrics.STREAM_OLDEST_SECONDS.labels(name).set(age_s)
             metrics.DEAD_LETTERS.set((await contents.waiting())["dead"])
+        except StopServiceError as error:
+            runtime.log.error("stopping", error=str(error))
+            runtime.stop.set()
         except RedisError as error:
             if not is_outage(error):
                 raise
