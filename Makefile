@@ -1,14 +1,16 @@
 # On a fresh Debian with Python 3.11: `make demo` and `make test` do all the set-up by themselves.
 .POSIX:
-.PHONY: help demo test lint fmt lock clean tools
+.PHONY: help demo test soak lint fmt lock clean tools
 
 BIN = .venv/bin
 WORKERS = 2
+MINUTES = 10
 COMPILE = pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml
 
 help:
 	@echo 'make demo   show it at work: servers, sample files, a stream of views, files that move'
 	@echo 'make test   lint, types, import rules, all tests (WORKERS=2 at a time, PYTEST="-k name" for some)'
+	@echo 'make soak   two of each service under a random fault every second, then the oracle (MINUTES=10, SEED=7)'
 	@echo 'make lint   lint, types, import rules'
 	@echo 'make fmt    format the code'
 	@echo 'make lock   bring the lock files in line with pyproject.toml (UPGRADE=--upgrade: newest of everything)'
@@ -22,6 +24,10 @@ test:
 	@deploy/bootstrap.sh test
 	@$(MAKE) lint
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST)
+
+soak:
+	@deploy/bootstrap.sh test
+	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $${SEED:+--seed $$SEED}
 
 lint: tools
 	$(BIN)/ruff check

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cli.dead_commands import app as dead
 from cli.running import run, run_interruptibly
 
 app = typer.Typer(
@@ -28,6 +29,8 @@ DataDir = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Count = typer.Option(min=0, max=64, help="How many to run.")
 _DATA_DIR = Path(".reshelve")
+
+app.add_typer(dead, name="dead")
 
 
 @app.callback()
@@ -169,3 +172,29 @@ def explain(
     from cli.explain import show_explanation  # noqa: PLC0415
 
     run_interruptibly(lambda: show_explanation(cid, data_dir, as_json=as_json))
+
+
+@app.command()
+def audit(
+    *,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended without guessing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --repair: say what would be done.")] = False,
+    max_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Repair nothing if more than this share of the catalog is affected.")
+    ] = 0.05,
+    rate: Annotated[float, typer.Option(min=1, help="Look at no more files a second.")] = 10_000,
+    min_age: Annotated[
+        float, typer.Option(min=0, help="Leave parts and second copies alone that are younger than so many seconds.")
+    ] = 600,
+    as_json: Json = False,
+    data_dir: DataDir = _DATA_DIR,
+) -> None:
+    """Compare MySQL, Redis and the disk.
+
+    One line for each thing that is not as it should be, after a second look at it. Changes nothing without --repair.
+    Exits with 0 when all is well or was mended, 1 when findings are left, 2 when it could not run or refused to repair.
+    """
+    from cli.audit.command import Wanted, audit  # noqa: PLC0415
+
+    wanted = Wanted(repair, dry_run, max_share, rate, min_age, as_json)
+    run_interruptibly(lambda: audit(wanted, data_dir))

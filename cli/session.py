@@ -10,10 +10,11 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from cli.environment import OperatorSettings, needed_url, operator_settings, variable
-from shared.catalog import Catalog, Connections, Registry
-from shared.errors import StopServiceError
+from shared.catalog import Catalog, Connections, Drops, Inspection, Registry
+from shared.errors import InvalidError, StopServiceError
 from shared.keys import META
 from shared.redis_client import connect
+from shared.redis_url import check_redis_url
 from shared.state.contents import Contents
 from shared.state.scripts import Scripts
 
@@ -27,6 +28,8 @@ class Session:
     contents: Contents
     catalog: Catalog
     registry: Registry
+    inspection: Inspection
+    drops: Drops
 
 
 @asynccontextmanager
@@ -46,7 +49,8 @@ async def session_at(redis_url: str, mysql_url: str, settings: OperatorSettings)
     redis = redis_at(redis_url)
     try:
         scripts = Scripts(redis, await partitions_of(redis, settings))
-        yield Session(redis, scripts, Contents(scripts), Catalog(connections), Registry(connections))
+        catalog, registry = Catalog(connections), Registry(connections)
+        yield Session(redis, scripts, Contents(scripts), catalog, registry, Inspection(connections), Drops(connections))
     finally:
         await redis.aclose()
         await connections.close()
@@ -55,9 +59,10 @@ async def session_at(redis_url: str, mysql_url: str, settings: OperatorSettings)
 def redis_at(url: str) -> Redis:
     """A client. Raises StopServiceError for a malformed URL."""
     try:
-        return connect(url)
-    except ValueError as error:
-        raise StopServiceError(f"{variable('redis_url')}: {error}: write redis://user:password@host:port/0") from None
+        check_redis_url(url)
+    except InvalidError as error:
+        raise StopServiceError(f"{variable('redis_url')}: {error}") from None
+    return connect(url)
 
 
 async def partitions_of(redis: Redis, settings: OperatorSettings) -> int:

@@ -20,6 +20,7 @@ from cli.status_view import render
 from cli.terminal import console
 from shared.keys import GROUPS, WORK_STREAMS, StreamName
 from shared.patience import pause
+from shared.state.breakers import OpenBreaker, OpenBreakers
 
 _WATCH_S = 1.0
 
@@ -60,7 +61,10 @@ class ConsumerStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`reviews`: contents up for review; `later`: entries that wait to be tried again."""
+    """`reviews`: contents up for review; `later`: entries that wait to be tried again.
+
+    `breakers`: levels that keep failing, whose moves wait, by mover.
+    """
 
     partitions: int
     levels: list[LevelStatus]
@@ -69,6 +73,7 @@ class Status:
     later: int
     dead_letters: int
     consumers: list[ConsumerStatus]
+    breakers: list[OpenBreaker] = field(default_factory=list)
 
 
 async def gather(session: Session) -> Status:
@@ -83,6 +88,7 @@ async def gather(session: Session) -> Status:
         later=waiting["later"],
         dead_letters=waiting["dead"],
         consumers=await _consumers(session),
+        breakers=await OpenBreakers(session.redis).read(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -20,7 +21,17 @@ def render(status: Status) -> RenderableType:
         f"{status.later:,} waiting for a retry",
         amount(status.dead_letters, "dead letter"),
     ]
-    return Group(levels(status), streams(status), ", ".join(waits), consumers(status))
+    parts = [levels(status), streams(status), ", ".join(waits), *breakers(status), consumers(status)]
+    return Group(*parts)
+
+
+def breakers(status: Status) -> list[str]:
+    """A line per level whose work waits."""
+    movers = Counter(one.level for one in status.breakers)
+    return [
+        f"{shown(level)} keeps failing: its moves wait on {amount(n, 'mover')}, see the movers' logs"
+        for level, n in sorted(movers.items())
+    ]
 
 
 def levels(status: Status) -> Table:

@@ -14,6 +14,7 @@ from cli.session import Session
 from cli.terminal import amount
 from shared.catalog.catalog import LevelChange, Relocation
 from shared.levels import Levels
+from shared.names import LEVEL_MARKER
 
 _AT_ONCE = 4
 _HISTORY_MAX = 1000
@@ -97,12 +98,17 @@ def history_faults(
 
 
 def files_on(levels: Levels) -> dict[str, list[str]]:
-    """Each file that lies below a level's path, movers' unfinished copies too, with the levels that it lies on."""
+    """Each file that lies below a level's path, movers' unfinished copies too, with the levels that it lies on.
+
+    The level's own marker is none of them.
+    """
     places: dict[str, list[str]] = {}
     for level in levels:
         for directory, _, names in os.walk(level.path):
             for name in names:
                 filename = f"{directory}/{name}".removeprefix(f"{level.path}/")
+                if filename == LEVEL_MARKER:
+                    continue
                 places.setdefault(filename, []).append(level.content_level)
     return places
 

@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +19,19 @@ from shared import metrics
 from shared.errors import DeadLetterError
 from shared.keys import GROUPS, StreamName
 from shared.log import Log
-from shared.patience import backoff_s, is_outage, pause
+from shared.patience import StoppedError, backoff_s, is_outage, pause
 from shared.redis_client import is_missing_group
 from shared.state.contents import Contents
 from shared.state.moves import DeadLetters, RawEntry
 from shared.state.scripts import Argument, Scripts
+from shared.sweep import Sweep
 
 _BLOCK_MS = 500
 """How long a read waits: a stop is noticed within it, since a blocking read is never cancelled."""
 _CRASHES_PER_ATTEMPT = 2
+_RECLAIM_S = 1.0
+"""The longest time between two looks for stale entries: what a mover hands back when it stops is not late."""
+_LEAVE_S = 2.0
 
 _Slot = tuple[StreamName, int]
 _EntryKey = tuple[StreamName, int, bytes]
@@ -73,6 +77,7 @@ class Consumer:
         self._slots: dict[bytes, _Slot] = {
             keys.stream(name).encode(): (name, keys.partition) for keys in scripts.partitions for name in streams
         }
+        self._sweep = Sweep(scripts, list(self._slots), self._group, self.name, lease_ms=terms.lease_ms, log=log)
         self._held: dict[_EntryKey, RawEntry] = {}
         self._turns = deque(self._slots)
         self._cursors: dict[bytes, bytes] = dict.fromkeys(self._slots, b"0-0")
@@ -86,7 +91,7 @@ class Consumer:
         return len(self._held)
 
     async def take(self, limit: int, *, wait: bool = True) -> list[RawEntry]:
-        """At most `limit` entries (a few more after a quiet time): stale ones first, then new ones.
+        """At most `limit` entries (a few more after a quiet time): stale ones first, then new ones; with 0 only stale.
 
         They stay in hand, their leases renewed, until `release`. With `wait` an empty stream is waited on for a while.
         An outage is waited out here.
@@ -117,10 +122,24 @@ class Consumer:
 
     async def hand_back(self, entries: Sequence[RawEntry]) -> None:
         """These go back untouched: another consumer may take them over at once."""
+        # First: from now on nobody is to renew their leases, whatever becomes of the calls.
+        self.release(entries)
         for (stream, partition), ids in _by_slot(entries).items():
             key = self._scripts.partitions[partition].stream(stream)
             await self._scripts.call("hand_back", [key], [self._group, self.name, self._terms.lease_ms, *ids])
-        self.release(entries)
+
+    async def reading(self, loop: Coroutine[Any, Any, None]) -> None:
+        """Run the loop that handles what is taken; what it leaves in hand because it gave up waiting goes back."""
+        try:
+            await loop
+        except StoppedError:
+            await self._hand_back_held()
+
+    async def _hand_back_held(self) -> None:
+        """As far as Redis answers soon: otherwise the leases run out."""
+        with suppress(RedisError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_S):
+                await self.hand_back(list(self._held.values()))
 
     def holds(self, entry: RawEntry) -> bool:
         """False once the lease on the entry was lost."""
@@ -140,10 +159,12 @@ class Consumer:
                     raise
 
     async def leave(self) -> None:
-        """Give up the name in every stream where nothing is held under it; without Redis, let it be."""
-        with suppress(RedisError):
-            for stream in self._slots:
-                await self._scripts.call("leave", [stream.decode()], [self._group, self.name])
+        """Hand back what is in hand, and give up the name where nothing is held under it; without Redis, let it be."""
+        await self._hand_back_held()
+        with suppress(RedisError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_S):
+                for stream in self._slots:
+                    await self._scripts.call("leave", [stream.decode()], [self._group, self.name])
 
     async def _contents_ready(self) -> None:
         if self._failures or self._next_reclaim == 0.0:
@@ -163,16 +184,16 @@ class Consumer:
         now = asyncio.get_running_loop().time()
         if now < self._next_reclaim:
             return []
-        self._next_reclaim = now + self._terms.lease_ms / 4000
+        self._next_reclaim = now + min(self._terms.lease_ms / 4000, _RECLAIM_S)
+        await self._sweep.run(now)
         slots = list(self._slots)
         share = max(1, limit // len(slots))
         replies = await asyncio.gather(*(self._reclaim_one(stream, share) for stream in slots))
         stale: list[RawEntry] = []
         for stream, (cursor, *rows) in zip(slots, replies, strict=True):
-            # XAUTOCLAIM looks at ten times COUNT entries at most: go on from there next time.
             self._cursors[stream] = cursor
             name, partition = self._slots[stream]
-            if rows or cursor != b"0-0":
+            if rows:
                 self._next_reclaim = 0.001  # more may wait behind the cursor
             found = [
                 RawEntry(name, partition, entry_id, dict(zip(flat[0::2], flat[1::2], strict=True)), deliveries)
@@ -187,9 +208,13 @@ class Consumer:
         return [entry for entry in stale if not await self._crashed(entry)]
 
     async def _reclaim_one(self, stream: bytes, limit: int) -> list[Any]:
-        arguments: list[Argument] = [self._group, self.name, self._terms.lease_ms, self._cursors[stream], limit]
-        reply: list[Any] = await self._scripts.call("reclaim", [stream.decode()], arguments)
-        return reply
+        cursor = self._cursors[stream]
+        while True:
+            arguments: list[Argument] = [self._group, self.name, self._terms.lease_ms, cursor, limit]
+            cursor, *rows = await self._scripts.call("reclaim", [stream.decode()], arguments)
+            # XAUTOCLAIM looks at ten times COUNT entries at most: a stale one may lie behind many that are not.
+            if rows or cursor == b"0-0":
+                return [cursor, *rows]
 
     async def _crashed(self, entry: RawEntry) -> bool:
         """Bury an entry that was handed out again and again without ever being handled: it kills its consumers."""
@@ -206,7 +231,7 @@ class Consumer:
         entries: list[RawEntry] = []
         cursors = dict.fromkeys(self._slots, b"0-0")
         while cursors:
-            found = await self._xreadgroup(cursors, limit, None)
+            found = await self._xreadgroup(cursors, max(1, limit), None)
             cursors = {stream: rows[-1][0] for stream, rows in found if rows}
             entries += [entry for entry in self._entries(found) if not self.holds(entry)]
         return entries

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class ReshelveError(Exception):
     """Anything that Reshelve raises on purpose."""
@@ -18,6 +20,8 @@ class RetryError(ReshelveError):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+        self.blames: Literal["", "source", "target"] = ""
+        """The level on which it went wrong, as far as that is known."""
 
 
 class DeadLetterError(ReshelveError):

@@ -11,7 +11,10 @@ from typing import Literal
 from zlib import crc32
 
 META = "reshelve:meta"
-"""Hash: `partitions`, `schema`, `levels` (fingerprint of the level table that every content was last held against)."""
+"""Hash: `partitions`, `schema`, `levels` (fingerprint of the level table that every content was last held against),
+`marked:<path>` (a level's directory that has its marker)."""
+BREAKERS = "reshelve:breakers"
+"""Hash: `<worker>/<level>` to the ms until which that mover's breaker of the level counts as open."""
 
 StreamName = Literal["views", "moves", "placed", "retires"]
 WORK_STREAMS: tuple[StreamName, ...] = ("views", "moves", "placed", "retires")

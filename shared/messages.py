@@ -20,6 +20,9 @@ from shared.names import is_cid
 Method = Literal["link", "reflink", "copy", "adopt"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
+_TEXT_MAX_BYTES = 16 * 1024
+"""Beyond any path. A text of megabytes would make a statement that MySQL cuts the connection at, again and again."""
+
 # `from` is a Python keyword; the wire has DESIGN's word.
 _WIRE_NAMES = {"from_level": "from", "to_level": "to"}
 _LAYOUTS: dict[type[_Message], list[tuple[str, str, str]]] = {}
@@ -46,6 +49,8 @@ class _Message:
             if raw is None:
                 raise InvalidError(f"field {name!r} is missing")
             values[attribute] = _value(name, raw, kind)
+        if not is_cid(values["cid"]):
+            raise InvalidError(f"field 'cid' is not a cid: {values['cid'][:80]!r}")
         return cls(**values)
 
 
@@ -69,6 +74,8 @@ def _value(name: str, raw: bytes, kind: str) -> str | int | float:
         return number
     if kind == "float":
         return _seconds(name, raw)
+    if len(raw) > _TEXT_MAX_BYTES:
+        raise InvalidError(f"field {name!r} has {len(raw)} bytes; at most {_TEXT_MAX_BYTES} are allowed")
     try:
         text = raw.decode()
     except UnicodeDecodeError:

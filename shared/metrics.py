@@ -49,6 +49,7 @@ MOVES = Counter("reshelve_moves_total", "Attempts at moves by how they ended", [
 MOVED_BYTES = Counter("reshelve_moved_bytes_total", "Bytes of placed files", ["from", "to"])
 MOVE_SECONDS = Histogram("reshelve_move_seconds", "Time to place a file", buckets=_SLOW)
 RETIRES = Counter("reshelve_retires_total", "Retires by how they ended", ["outcome"])
+BREAKER_OPEN = Gauge("reshelve_breaker_open", "1 while this mover lets the level's work wait", ["level"])
 
 # --- recorder ---
 RELOCATIONS_COMMITTED = Counter("reshelve_relocations_committed_total", "Relocations committed", ["from", "to"])

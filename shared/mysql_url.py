@@ -121,13 +121,14 @@ def _tls(query: str) -> tuple[bool, str | None]:
         if name == "ssl":
             wanted = _TRUTH.get(value.lower())
             if wanted is None:
-                raise InvalidError(f"the MySQL URL has ssl={value[:20]!r}: write true or false")
+                raise InvalidError("the MySQL URL's ssl is neither true nor false: write one of them")
         elif name == "ssl_ca":
             if not value:
                 raise InvalidError("the MySQL URL has an empty ssl_ca: name a PEM file of CAs")
             tls_ca = value
         else:
-            raise InvalidError(f"the MySQL URL has the unknown parameter {name[:20]!r}: ssl and ssl_ca are known")
+            # Not shown: it may be the rest of a password with a '?' in it.
+            raise InvalidError("the MySQL URL has an unknown parameter: ssl and ssl_ca are known")
     if tls_ca is not None and wanted is False:
         raise InvalidError("the MySQL URL has ssl=false and ssl_ca: leave one of them out")
     return wanted or tls_ca is not None, tls_ca

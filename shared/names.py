@@ -8,7 +8,9 @@ from shared.errors import InvalidError
 
 CID_PATTERN = r"^[A-Za-z0-9._:-]{1,64}$"
 PART_PREFIX = ".reshelve."
-"""Names that begin so belong to movers: unfinished copies, probes."""
+"""Names that begin so belong to movers: unfinished copies, probes, level markers."""
+LEVEL_MARKER = f"{PART_PREFIX}level"
+"""Stands in each level's directory; where it is missing, the level is not mounted."""
 
 FILENAME_MAX_CHARACTERS = 700
 """The catalog's unique index holds 3072 bytes: 700 characters of up to 4 bytes and room to spare."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -69,9 +69,26 @@ async def until_stopped(*loops: Coroutine[Any, Any, None]) -> None:
 
     A loop that gave up waiting for a server because the service stops has ended well.
     """
-    async with asyncio.TaskGroup() as tasks:
-        for loop in loops:
-            tasks.create_task(_end_well(loop))
+    tasks = [asyncio.create_task(_end_well(loop)) for loop in loops]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        await _cancel(tasks)
+    errors = [error for task in tasks if not task.cancelled() and isinstance(error := task.exception(), Exception)]
+    if errors:
+        raise ExceptionGroup("loops failed", errors)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Again and again: Python 3.11's wait_for, by which the Redis client sends, now and then swallows a cancellation.
+
+    A TaskGroup cancels once; a loop that missed it would run on for ever beside one that has failed.
+    """
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        with suppress(asyncio.CancelledError):  # we are ending already
+            await asyncio.wait(running, timeout=0.1)
 
 
 async def _end_well(loop: Coroutine[Any, Any, None]) -> None:

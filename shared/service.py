@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,9 +24,11 @@ from shared.redis_client import connect
 from shared.settings import Settings, read_settings
 from shared.state.contents import Contents
 from shared.state.scripts import Scripts
+from shared.stopping import StopSignals
 
 _WATCH_S = 2.0
 _PROVEN_S = 1.0
+_CLEANUP_S = 1.0
 _MISCONFIGURED = 2
 _SCHEMA = "1"
 
@@ -81,17 +82,24 @@ Work = Callable[[Runtime[S]], Awaitable[None]]
 def run(name: str, kind: type[S], work: Work[S], streams: Sequence[StreamName] = ()) -> None:
     """Run `work` until SIGTERM or SIGINT sets its stop event; `streams` are those that the service reads.
 
+    Exits with 0 within a bound then (`shared.stopping`): work that goes on past it, or past a second signal, is
+    cancelled.
+
     Exits with 2 and a line that names the cause where a setting is wrong.
     """
+    signals = StopSignals()
+    signals.install()
     try:
         settings = read_settings(kind)
-        uvloop.run(_serve(name, settings, work, streams))
+        uvloop.run(_serve(name, settings, work, streams, signals))
     except StopServiceError as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201  # before or without a log
         sys.exit(_MISCONFIGURED)
+    finally:
+        signals.end()
 
 
-async def _serve(name: str, settings: S, work: Work[S], streams: Sequence[StreamName]) -> None:
+async def _serve(name: str, settings: S, work: Work[S], streams: Sequence[StreamName], signals: StopSignals) -> None:
     log = configure(settings.log_format, settings.log_level, name)
     redis = connect(settings.redis_url.get_secret_value())
     runtime = Runtime(
@@ -102,17 +110,12 @@ async def _serve(name: str, settings: S, work: Work[S], streams: Sequence[Stream
         scripts=Scripts(redis, settings.partitions),
         connections=Connections(settings.mysql_url.get_secret_value()),
     )
-    _stop_on_signals(runtime)
+    signals.attach(runtime.stop)
     site = await _serve_metrics(runtime)
     try:
         await patiently(lambda: _check_partitions(runtime), runtime.stop, log, "check the partitions")
         log.info("started", partitions=settings.partitions)
-        watching = asyncio.create_task(_watch(runtime, streams))
-        try:
-            await work(runtime)
-        finally:
-            runtime.stop.set()
-            await watching
+        await signals.bound(_work(runtime, work, streams), log)
         log.info("stopped")
     except StoppedError:
         log.info("stopped")
@@ -127,23 +130,30 @@ async def _serve(name: str, settings: S, work: Work[S], streams: Sequence[Stream
         await runtime.connections.close()
 
 
-def _stop_on_signals(runtime: Runtime[S]) -> None:
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, runtime.stop.set)
+async def _work(runtime: Runtime[S], work: Work[S], streams: Sequence[StreamName]) -> None:
+    watching = asyncio.create_task(_watch(runtime, streams))
+    try:
+        await work(runtime)
+    finally:
+        runtime.stop.set()
+        await watching
 
 
 async def _check_partitions(runtime: Runtime[S]) -> None:
     """The number of partitions is fixed when Redis is first used: another one would look for contents elsewhere."""
     own = str(runtime.settings.partitions)
-    await runtime.redis.hsetnx(META, "schema", _SCHEMA)
-    await runtime.redis.hsetnx(META, "partitions", own)
+    await _claim_partitions(runtime)
     stored = await runtime.redis.hget(META, "partitions")
     if stored != own.encode():
         stored = stored.decode() if isinstance(stored, bytes) else stored
         raise StopServiceError(
             f"RESHELVE_PARTITIONS: is {own}, but this Redis was first used with {stored}: set it to {stored}",
         )
+
+
+async def _claim_partitions(runtime: Runtime[S]) -> None:
+    await runtime.redis.hsetnx(META, "schema", _SCHEMA)
+    await runtime.redis.hsetnx(META, "partitions", str(runtime.settings.partitions))
 
 
 async def _serve_metrics(runtime: Runtime[S]) -> web.AppRunner:
@@ -163,7 +173,7 @@ async def _serve_metrics(runtime: Runtime[S]) -> web.AppRunner:
     app.router.add_get("/metrics", show_metrics)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLEANUP_S)
     await runner.setup()
     host, port = runtime.settings.metrics_host, runtime.settings.metrics_port
     try:
@@ -193,6 +203,8 @@ async def _watch(runtime: Runtime[S], streams: Sequence[StreamName]) -> None:
                 age_s = 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
                 metrics.STREAM_OLDEST_SECONDS.labels(name).set(age_s)
             metrics.DEAD_LETTERS.set((await contents.waiting())["dead"])
+            # A Redis that was emptied has lost them, and would take a service with another number of partitions in.
+            await _claim_partitions(runtime)
         except StopServiceError as error:
             runtime.log.error("stopping", error=str(error))
             runtime.stop.set()

@@ -8,10 +8,10 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from redis.asyncio.connection import parse_url
 
 from shared.errors import InvalidError, StopServiceError
 from shared.mysql_url import parse_mysql_url
+from shared.redis_url import check_redis_url
 
 PREFIX = "RESHELVE_"
 _SECRETS = ("REDIS_URL", "MYSQL_URL")
@@ -19,16 +19,16 @@ _SECRETS = ("REDIS_URL", "MYSQL_URL")
 
 def _redis_url(url: SecretStr) -> SecretStr:
     try:
-        parse_url(url.get_secret_value())
-    except ValueError:
-        # The library's text may show the password.
-        raise ValueError("not a Redis URL: write redis://:password@host:port/db, or rediss://, unix://") from None
+        check_redis_url(url.get_secret_value())
+    except InvalidError as error:
+        raise ValueError(str(error)) from None
     return url
 
 
 def _mysql_url(url: SecretStr) -> SecretStr:
     try:
-        parse_mysql_url(url.get_secret_value())
+        # Also reads the file that `ssl_ca` names.
+        parse_mysql_url(url.get_secret_value()).connect_arguments()
     except InvalidError as error:
         raise ValueError(str(error)) from None
     return url

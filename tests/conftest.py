@@ -28,6 +28,7 @@ import redis
 from cli.migrate import migrate, sample_levels
 from cli.servers import INSTALL_MYSQL, INSTALL_REDIS, PrivateMySQL, PrivateRedis, find_mysql_server, find_redis_server
 from shared.mysql_url import parse_mysql_url
+from tests.accounts import Accounts
 
 T = TypeVar("T")
 
@@ -122,11 +123,22 @@ def ping_redis(url: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def mysql_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def mysql_server_url(mysql_logins: tuple[str, str]) -> str:
     """A login that may create databases whose names begin with `reshelve_`. The database in it is not for tests."""
+    return mysql_logins[0]
+
+
+@pytest.fixture(scope="session")
+def mysql_admin_url(mysql_logins: tuple[str, str]) -> str:
+    """A login that may create users, too."""
+    return mysql_logins[1]
+
+
+@pytest.fixture(scope="session")
+def mysql_logins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     given = os.environ.get("TEST_MYSQL_URL")
     if given:
-        yield given
+        yield given, given
     elif docker_answers():
         password = secrets.token_hex(8)
         options = ["--log-bin-trust-function-creators=1"]
@@ -134,10 +146,10 @@ def mysql_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with container(MYSQL_IMAGE, 3306, options, variables) as (host, port):
             url = f"mysql://root:{password}@{host}:{port}/mysql"
             wait_for(lambda: ping_mysql(url), MYSQL_IMAGE)
-            yield url
+            yield url, url
     elif find_mysql_server():
         with PrivateMySQL.start(tmp_path_factory.mktemp("mysql")) as server:
-            yield server.url
+            yield server.url, server.admin_url
     else:
         pytest.fail(f"no MySQL for the tests: set TEST_MYSQL_URL, or start Docker, or {INSTALL_MYSQL}")
 
@@ -185,7 +197,7 @@ def database(mysql_url: str, level_root: Path) -> str:
     execute(
         mysql_url,
         "SET FOREIGN_KEY_CHECKS = 0",
-        *(f"DELETE FROM {table}" for table in ("relocations", "update_history", "contents", "level")),
+        *(f"DELETE FROM {table}" for table in ("drops", "relocations", "update_history", "contents", "level")),
         f"INSERT INTO level (content_level, min_counts, max_counts, path) VALUES {', '.join(levels)}",
     )
     for level in sample_levels(level_root):
@@ -221,6 +233,21 @@ def run_in_thread(work: Coroutine[Any, Any, T]) -> T:
     """asyncio.run, out of the way of the loop that pytest-asyncio has in this thread."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
+
+
+# --- an account for each service -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def accounts(redis_url: str, mysql_url: str, mysql_admin_url: str) -> Iterator[Accounts]:
+    """What each service logs in with, where it may do only what it must: for `Stack`'s `redis_urls`, `mysql_urls`."""
+    made = Accounts.named(redis_url, mysql_url)
+    try:
+        made.make_redis_users(redis_url)
+        made.make_mysql_users(mysql_admin_url, execute)
+        yield made
+    finally:
+        made.remove(redis_url, mysql_admin_url, execute)
 
 
 # --- Docker ---------------------------------------------------------------------------------------------------------

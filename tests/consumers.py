@@ -62,6 +62,13 @@ async def consuming(
         await reader.aclose()
 
 
+async def kill(task: asyncio.Task[None]) -> None:
+    """Cancel until it is over: Python 3.11's wait_for, in the Redis client, now and then swallows a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.05)
+
+
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 15) -> None:
     """Returns when the condition holds; fails when it does not for long."""
     async with asyncio.timeout(timeout_s):

@@ -50,7 +50,10 @@ class Service:
 
 @dataclass
 class Stack:
-    """Starts services, finds them by name, ends whatever still runs."""
+    """Starts services, finds them by name, ends whatever still runs.
+
+    A service that is not in `redis_urls` or `mysql_urls` logs in as `redis_url` and `mysql_url` say.
+    """
 
     redis_url: str
     mysql_url: str
@@ -58,24 +61,28 @@ class Stack:
     settings: Mapping[str, str] = field(default_factory=dict)
     http_port: int = field(default_factory=free_port)
     services: list[Service] = field(default_factory=list)
+    redis_urls: Mapping[str, str] = field(default_factory=dict)
+    mysql_urls: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def http(self) -> str:
         """Where ingest answers."""
         return f"http://127.0.0.1:{self.http_port}"
 
-    def start(self, *names: str, settings: Mapping[str, str] | None = None) -> list[Service]:
-        """Start one process per name; a name may come several times."""
-        return [self._start(name, settings or {}) for name in names]
+    def start(
+        self, *names: str, settings: Mapping[str, str] | None = None, through: Sequence[str] = ()
+    ) -> list[Service]:
+        """Start one process per name; a name may come several times. `through` is a command that runs each."""
+        return [self._start(name, settings or {}, through) for name in names]
 
-    def _start(self, name: str, settings: Mapping[str, str]) -> Service:
+    def _start(self, name: str, settings: Mapping[str, str], through: Sequence[str]) -> Service:
         port = free_port()
         log = self.logs / f"{name}-{len(self.services)}.log"
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("RESHELVE_")},
             "PYTHONPATH": str(_PROJECT),
-            "RESHELVE_REDIS_URL": self.redis_url,
-            "RESHELVE_MYSQL_URL": self.mysql_url,
+            "RESHELVE_REDIS_URL": self.redis_urls.get(name, self.redis_url),
+            "RESHELVE_MYSQL_URL": self.mysql_urls.get(name, self.mysql_url),
             "RESHELVE_METRICS_PORT": str(port),
             "RESHELVE_HTTP_PORT": str(self.http_port),
             **self.settings,
@@ -83,7 +90,7 @@ class Stack:
         }
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"services.{name}"], env=environment, stdout=out, stderr=out
+                [*through, sys.executable, "-m", f"services.{name}"], env=environment, stdout=out, stderr=out
             )
         service = Service(name, process, port, log)
         self.services.append(service)
@@ -94,7 +101,7 @@ class Stack:
         deadline = time.monotonic() + timeout_s
         async with aiohttp.ClientSession() as session:
             for service in services or [s for s in self.services if s.process.poll() is None]:
-                while not await _is_ready(session, service):
+                while not await is_ready(session, service):
                     if service.process.poll() is not None or time.monotonic() > deadline:
                         raise AssertionError(f"{service.name} is not ready:\n{service.log.read_text()[-3000:]}")
                     await asyncio.sleep(0.05)
@@ -129,7 +136,7 @@ class Stack:
         ]
 
 
-async def _is_ready(session: aiohttp.ClientSession, service: Service) -> bool:
+async def is_ready(session: aiohttp.ClientSession, service: Service) -> bool:
     with contextlib.suppress(aiohttp.ClientError, OSError):
         async with session.get(f"http://127.0.0.1:{service.metrics_port}/readyz") as answer:
             return answer.status == 200

@@ -1,4 +1,4 @@
-"""The wire to Redis, which can break for real: before a request arrives, or before its answer does."""
+"""The wire to a server, which can break for real: before a request arrives, or before its answer does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Lost = Literal["request", "answer"]
 
 
 class Wire:
-    """A proxy in front of a Redis. `url` leads through it."""
+    """A proxy in front of a Redis or MySQL. `url` leads through it."""
 
     def __init__(self, url: str) -> None:
         self._target = urlsplit(url)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from services.ingest.authorize import asks_for_tokens
 from services.ingest.coalesce import Publisher
 from services.ingest.contents import ContentsEndpoint
+from services.ingest.dead import DeadLettersEndpoint
 from services.ingest.gate import Gate
 from services.ingest.health import HealthEndpoint
 from services.ingest.history import HistoryEndpoint
@@ -19,10 +21,13 @@ from services.ingest.levels import LevelsEndpoint
 from services.ingest.problems import answers_problems
 from services.ingest.sentences import SentencesEndpoint
 from services.ingest.settings import IngestSettings
+from services.ingest.tokens import Tokens
 from services.ingest.views import ViewsEndpoint
-from shared.catalog import Catalog, Connections, Registry
+from shared.catalog import Catalog, Connections, Drops, Registry
+from shared.drop import Dropping
 from shared.log import Log
 from shared.state.contents import Contents
+from shared.state.dead_letters import DeadLetterQueue
 from shared.state.scripts import Scripts
 from shared.state.views import Views
 
@@ -63,9 +68,12 @@ def build_app(
     levels = LevelsEndpoint(catalog, registry, log)
     sentences = SentencesEndpoint(catalog, contents, publisher, partitions=settings.partitions)
     health = HealthEndpoint(missing)
+    letters = DeadLetterQueue(scripts)
+    dead = DeadLettersEndpoint(letters, Dropping(letters, Drops(connections)), log)
 
     # Whoever checks tokens comes second: its refusals are problems too.
-    app = web.Application(client_max_size=settings.body_limit_bytes, middlewares=[answers_problems(log)])
+    asking = [asks_for_tokens(Tokens(settings.tokens_file, log), log)] if settings.tokens_file else []
+    app = web.Application(client_max_size=settings.body_limit_bytes, middlewares=[answers_problems(log), *asking])
     app.on_response_prepare.append(_sign)
     app.router.add_post("/v1/views", taking.post)
     app.router.add_post("/v1/contents", tracking.register)
@@ -74,6 +82,10 @@ def build_app(
     app.router.add_get("/v1/contents/{cid}/history", history.show, allow_head=False)
     app.router.add_get("/v1/levels", levels.show, allow_head=False)
     app.router.add_put("/v1/levels", levels.replace)
+    app.router.add_get("/v1/dead", dead.list, allow_head=False)
+    app.router.add_get("/v1/dead/{id}", dead.show, allow_head=False)
+    app.router.add_post("/v1/dead/{id}/retry", dead.retry)
+    app.router.add_delete("/v1/dead/{id}", dead.drop)
     app.router.add_post("/post_sentence", sentences.post)
     app.router.add_post("/update_sentence", sentences.update)
     app.router.add_get("/healthz", health.healthz, allow_head=False)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+from services.mover.breaker import Breakers
+from services.mover.breaking import show_breakers
 from services.mover.handling import Handling
+from services.mover.markers import Markers
 from services.mover.moving import Moving
 from services.mover.retiring import Retiring
 from services.mover.roots import Roots
@@ -13,13 +16,14 @@ from services.mover.settings import MoverSettings
 from shared import metrics
 from shared.catalog import Catalog
 from shared.consume import Consumer, Terms
-from shared.patience import patiently, pause, until_stopped
+from shared.patience import StoppedError, patiently, pause, until_stopped
 from shared.service import Runtime, run
+from shared.state.breakers import OpenBreakers
 from shared.state.moves import DeadLetters, Moves, RawEntry
 
 _DUE_S = 0.25
 _DUE_LIMIT = 200
-_OUTCOMES = ("handed back", "retry", "dead")
+_OUTCOMES = ("handed back", "retry", "waits", "dead")
 
 
 async def move(runtime: Runtime[MoverSettings]) -> None:
@@ -32,24 +36,31 @@ async def move(runtime: Runtime[MoverSettings]) -> None:
     terms = Terms(settings.lease_ms, settings.max_attempts)
     consumer = Consumer(scripts, reader, ["moves", "retires"], terms=terms, log=log, stop=stop)
     moves = Moves(scripts)
-    handling = Handling(consumer, moves, DeadLetters(scripts), log, stop, settings.max_attempts)
+    breakers, published = Breakers(), OpenBreakers(runtime.redis)
+    handling = Handling(
+        consumer, moves, DeadLetters(scripts), log, stop, settings.max_attempts, breakers=breakers, published=published
+    )
     catalog = Catalog(runtime.connections)
-    roots = Roots(catalog, settings.mover_roots)
+    roots, markers = Roots(catalog, settings.mover_roots), Markers(runtime.redis, catalog)
     # Retires have threads of their own: they are short, and must not wait behind long copies.
-    with (
-        ThreadPoolExecutor(settings.mover_concurrency, "place") as placing,
-        ThreadPoolExecutor(settings.mover_concurrency, "retire") as retiring,
-    ):
-        hands = Hands(consumer, Moving(handling, roots, placing), Retiring(handling, roots, catalog, retiring))
-        try:
-            await until_stopped(
-                consumer.keep_leases(),
-                hands.run(settings.mover_concurrency, stop),
-                _put_back_due(runtime, moves),
-            )
-        finally:
-            await consumer.leave()
-            await reader.aclose()
+    placing = ThreadPoolExecutor(settings.mover_concurrency, "place")
+    retiring = ThreadPoolExecutor(settings.mover_concurrency, "retire")
+    hands = Hands(
+        consumer, Moving(handling, roots, markers, placing), Retiring(handling, roots, markers, catalog, retiring)
+    )
+    try:
+        await until_stopped(
+            consumer.keep_leases(),
+            consumer.reading(hands.run(settings.mover_concurrency, stop)),
+            _put_back_due(runtime, moves),
+            show_breakers(breakers, published, consumer.name, catalog=catalog, log=log, stop=stop),
+        )
+    finally:
+        # Not waited for: where one is still at work, we were told to hurry, and its fencing token is given away.
+        placing.shutdown(wait=False, cancel_futures=True)
+        retiring.shutdown(wait=False, cancel_futures=True)
+        await consumer.leave()
+        await reader.aclose()
 
 
 class Hands:
@@ -64,23 +75,43 @@ class Hands:
 
     async def run(self, concurrency: int, stop: asyncio.Event) -> None:
         """Until stopped and empty-handed."""
+        try:
+            await self._read(concurrency, stop)
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            self._reap()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _read(self, concurrency: int, stop: asyncio.Event) -> None:
         while not stop.is_set():
             room = concurrency - len(self._tasks)
             if room <= 0:
                 await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             else:
-                for entry in await self._consumer.take(room):
+                entries = await self._consumer.take(room)
+                if stop.is_set():
+                    await self._consumer.hand_back(entries)
+                    return
+                for entry in entries:
                     self._tasks.add(asyncio.create_task(self._handle(entry)))
                 metrics.LAST_SUCCESS.labels("move").set_to_current_time()
             self._reap()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._reap()
 
     async def _handle(self, entry: RawEntry) -> None:
         try:
             await (self._moving if entry.stream == "moves" else self._retiring).handle(entry)
-        finally:
+        except asyncio.CancelledError:
+            raise  # stays in hand: leaving gives it back
+        except StoppedError:
+            self._consumer.release([entry])
+        except BaseException:
+            # Not given back: it ends this mover, and would end the next one at once.
+            self._consumer.release([entry])
+            raise
+        else:
             self._consumer.release([entry])
 
     def _reap(self) -> None:

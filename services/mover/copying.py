@@ -15,6 +15,7 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from services.mover.beneath import Reason, classify, doing, open_file
+from services.mover.blame import blaming
 from services.mover.identity import Entry, OpenFile
 from shared.errors import ReshelveError, RetryError
 from shared.messages import Method
@@ -136,7 +137,7 @@ def _copy_bytes(source: OpenFile, part_fd: int, should_stop: ShouldStop) -> str:
     if size > CHUNK_BYTES:
         os.posix_fadvise(source.fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     with doing("copy the content"):
-        for chunk in _chunks(source.fd, size, should_stop):
+        for chunk in _read(source, size, should_stop):
             hasher.update(chunk)
             _write(part_fd, chunk)
             written += len(chunk)
@@ -147,6 +148,12 @@ def _copy_bytes(source: OpenFile, part_fd: int, should_stop: ShouldStop) -> str:
     if written != size:
         raise RetryError(Reason.SOURCE_CHANGED, f"{size} bytes became {written} while copying: let its writer finish")
     return hasher.hexdigest()
+
+
+def _read(source: OpenFile, size: int, should_stop: ShouldStop) -> Iterator[memoryview]:
+    # An error while the chunk is written is not raised in here, and so does not blame the source.
+    with blaming("source"), doing(f"read {source.entry.name!r}"):
+        yield from _chunks(source.fd, size, should_stop)
 
 
 def _chunks(fd: int, size: int, should_stop: ShouldStop) -> Iterator[memoryview]:

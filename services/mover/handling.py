@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from redis.exceptions import RedisError
 
+from services.mover.blame import LEVEL_AWAY, LEVEL_TROUBLE, WHOLE_LEVEL
+from services.mover.breaker import Breakers, Door, doors_of
 from services.mover.copying import HandedBackError
 from shared import metrics
 from shared.batching import Batcher
@@ -20,15 +23,35 @@ from shared.log import Log
 from shared.messages import Move, Placed, Retire
 from shared.patience import StoppedError, patiently
 from shared.redis_client import is_missing_group
-from shared.state.moves import NOT_MINE, OBSOLETE, DeadLetters, Held, Moves, RawEntry
+from shared.state.breakers import OpenBreakers
+from shared.state.moves import NOT_MINE, OBSOLETE, WAITED, DeadLetters, Held, Moves, RawEntry
 
 _FIRST_WAIT_MS, _LONGEST_WAIT_MS = 500, 60_000
 _BATCH = 500
+_DIGITS = 10
 UNDECODABLE = "undecodable"
 ATTEMPTS_USED_UP = "attempts used up"
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class LevelWaitsError(Exception):
+    """A level's breaker is open: nothing was tried."""
+
+    def __init__(self, wait_s: float, why: str) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
+
+
+def _spread_ms(wait_s: float) -> int:
+    """A little later than asked for, so that what waits for one level does not come back all at once."""
+    return round(wait_s * 1000 * random.uniform(1, 1.2)) + 50  # noqa: S311  # spreads retries, keeps no secret
+
+
+def _blamed(held: Held, error: RetryError) -> Door:
+    source, target = doors_of(held.message)
+    return source if error.blames == "source" else target
 
 
 def wait_ms(attempt: int) -> int:
@@ -47,6 +70,8 @@ class Handling:
     log: Log
     stop: asyncio.Event
     max_attempts: int
+    breakers: Breakers
+    published: OpenBreakers
 
     async def patiently(self, action: Callable[[], Awaitable[T]], doing: str) -> T:
         """Repeat the action through outages."""
@@ -89,12 +114,20 @@ class Handling:
     async def decode(self, entry: RawEntry, kind: type[Move | Retire]) -> Held | None:
         """The entry's message in hand, or None: it could not be decoded and is buried."""
         try:
-            return Held(entry.stream, entry.partition, entry.entry_id, kind.parse(entry.fields))
+            message = kind.parse(entry.fields)
         except InvalidError as error:
             letter = DeadLetterError(UNDECODABLE, str(error))
             if await self.patiently(lambda: self.dead_letters.bury_raw(entry, letter), "bury"):
                 self._buried(entry.stream, letter, entry_id=entry.entry_id.decode())
             return None
+        waited = entry.fields.get(WAITED.encode(), b"")
+        return Held(
+            entry.stream,
+            entry.partition,
+            entry.entry_id,
+            message,
+            waited=int(waited) if waited.isdigit() and len(waited) < _DIGITS else 0,
+        )
 
     async def start(self, held: Held, starting: Batcher[Held, int]) -> Held | None:
         """The entry with its fencing token, or None: it is obsolete, another's, or has used up its attempts."""
@@ -103,27 +136,72 @@ class Handling:
             self.log.info("not started", stream=held.stream, cid=held.message.cid, obsolete=attempt == OBSOLETE)
             return None
         held = replace(held, attempt=attempt)
-        if attempt > self.max_attempts:
+        if held.tries > self.max_attempts:
             await self.bury(
                 held, DeadLetterError(ATTEMPTS_USED_UP, f"{self.max_attempts} attempts ended without a word")
             )
             return None
         return held
 
+    @contextmanager
+    def through(self, doors: Sequence[Door], who: str) -> Iterator[None]:
+        """Do the file work of the block. Raises LevelWaitsError where a level's breaker is open."""
+        now = asyncio.get_running_loop().time()
+        wait_s = self.breakers.wait_s(doors, who, now)
+        if wait_s:
+            raise LevelWaitsError(wait_s, "; ".join(f"{level} keeps failing: {why}" for level, why in self._why(doors)))
+        try:
+            yield
+            self.breakers.succeeded(doors)
+        finally:
+            self.breakers.ended(doors, who)
+
+    def _why(self, doors: Sequence[Door]) -> list[tuple[str, str]]:
+        return [(door.level, why) for door in doors if (why := self.breakers.why(door.level))]
+
     async def settle_error(self, entry: RawEntry, held: Held, error: Exception) -> str:
         """Carry out what the error says is next; returns the outcome's name. Raises what says nothing of that."""
-        if isinstance(error, HandedBackError | StoppedError):
+        if isinstance(error, StoppedError):
             await self.patiently(lambda: self.consumer.hand_back([entry]), "hand back")
             return "handed back"
-        if isinstance(error, RetryError) and held.attempt < self.max_attempts:
-            wait = wait_ms(held.attempt)
-            await self.patiently(lambda: self.moves.postpone(held, wait, str(error)), "postpone")
-            self.log.warning("postponed", stream=held.stream, cid=held.message.cid, wait_ms=wait, error=str(error))
-            return "retry"
+        if isinstance(error, HandedBackError):
+            # As a new entry: this one would count as one that kills its consumers, after some restarts.
+            await self._postpone(held, 0, str(error), counted=False)
+            return "handed back"
+        if isinstance(error, LevelWaitsError):
+            await self._postpone(held, _spread_ms(error.wait_s), str(error), counted=False)
+            return "waits"
+        if isinstance(error, RetryError):
+            is_open = self._blame(held, error)
+            counted = not is_open and error.reason not in LEVEL_AWAY
+            if not counted or held.tries < self.max_attempts or await self._waits_elsewhere(held, error):
+                wait = wait_ms(held.tries if counted else held.attempt)
+                await self._postpone(held, wait, str(error), counted=counted and held.tries < self.max_attempts)
+                return "retry"
         if isinstance(error, RetryError | DeadLetterError):
             await self.bury(held, DeadLetterError(error.reason, error.detail))
             return "dead"
         raise error
+
+    async def _postpone(self, held: Held, wait: int, why: str, *, counted: bool) -> None:
+        await self.patiently(lambda: self.moves.postpone(held, wait, why, counted=counted), "postpone")
+        self.log.warning("postponed", stream=held.stream, cid=held.message.cid, wait_ms=wait, error=why)
+
+    def _blame(self, held: Held, error: RetryError) -> bool:
+        """Tell the level's breaker; True when it is open now."""
+        if error.reason not in LEVEL_TROUBLE or not error.blames:
+            return False
+        door = _blamed(held, error)
+        now = asyncio.get_running_loop().time()
+        whole = error.reason in WHOLE_LEVEL
+        return self.breakers.failed(door, held.message.move_id, now, whole=whole, why=str(error))
+
+    async def _waits_elsewhere(self, held: Held, error: RetryError) -> bool:
+        """Another mover has found out that it is the level, not the content: nothing to give up for."""
+        if error.reason not in LEVEL_TROUBLE or not error.blames:
+            return False
+        found = await self.patiently(self.published.read, "read the breakers")
+        return any(one.level == _blamed(held, error).level for one in found)
 
     async def bury(self, held: Held, error: DeadLetterError) -> None:
         """Make the entry a dead letter, unless the attempt is stale."""

@@ -6,7 +6,9 @@ import asyncio
 import time
 from concurrent.futures import Executor
 
+from services.mover.breaker import doors_of
 from services.mover.handling import Handling
+from services.mover.markers import Markers
 from services.mover.place import Placement, check_roots, place
 from services.mover.roots import Roots
 from shared import metrics
@@ -18,10 +20,11 @@ from shared.state.moves import Held, RawEntry
 class Moving:
     """Handles one move at a time for whoever calls; calls that come together share their Redis commands."""
 
-    def __init__(self, handling: Handling, roots: Roots, pool: Executor) -> None:
+    def __init__(self, handling: Handling, roots: Roots, markers: Markers, pool: Executor) -> None:
         """File work runs in `pool`."""
         self._handling = handling
         self._roots = roots
+        self._markers = markers
         self._pool = pool
         moves, name = handling.moves, handling.consumer.name
         self._starting: Batcher[Held, int] = handling.by_partition(
@@ -50,7 +53,10 @@ class Moving:
         handling = self._handling
         check_roots(move, await handling.patiently(lambda: self._roots.covering(move), "read the roots"))
         began = time.perf_counter()
-        placement = await asyncio.get_running_loop().run_in_executor(self._pool, self._run, held, move)
+        with handling.through(doors_of(move), move.move_id):
+            marked = await handling.patiently(lambda: self._markers.of(move, self._pool), "mark the levels")
+            run = asyncio.get_running_loop().run_in_executor
+            placement = await run(self._pool, self._run, held, move, marked)
         seconds = time.perf_counter() - began
         placed = _placed(move, placement, seconds, handling.consumer.name, held.attempt)
         if not await self._finishing.submit((held, placed)):
@@ -71,8 +77,8 @@ class Moving:
             seconds=round(seconds, 6),
         )
 
-    def _run(self, held: Held, move: Move) -> Placement:
-        return place(move, held.attempt, should_stop=self._handling.stop.is_set)
+    def _run(self, held: Held, move: Move, marked: frozenset[str]) -> Placement:
+        return place(move, held.attempt, should_stop=self._handling.stop.is_set, marked=marked)
 
 
 def _placed(move: Move, placement: Placement, seconds: float, mover: str, attempts: int) -> Placed:

@@ -10,12 +10,13 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from services.mover.beneath import Reason, doing, locked, open_file, open_parent, open_root, sync_directory
+from services.mover.beneath import Reason, doing, locked, open_file, open_parent, sync_directory
+from services.mover.blame import blaming
 from services.mover.copying import (
     Copied,
     ShouldStop,
@@ -37,6 +38,7 @@ from services.mover.identity import (
     same_directory,
     same_inode,
 )
+from services.mover.markers import open_level
 from shared.errors import DeadLetterError, RetryError
 from shared.messages import Method, Move, Placed
 
@@ -79,17 +81,21 @@ def check_roots(move: Move | Placed, roots: Sequence[str]) -> None:
             raise DeadLetterError(Reason.ROOT_NOT_ALLOWED, detail)
 
 
-def place(move: Move, attempt: int, *, should_stop: ShouldStop) -> Placement:
+def place(move: Move, attempt: int, *, should_stop: ShouldStop, marked: Collection[str] = frozenset()) -> Placement:
     """Bring the content to its target level; `attempt` is the fencing token of the start script.
+
+    `marked` are the paths whose levels have a marker: where it is missing, the level is not mounted.
 
     Raises RetryError, DeadLetterError, or HandedBackError once `should_stop()`; no part of this attempt is left then.
     """
     if not is_move_id(move.move_id):
         raise DeadLetterError(Reason.BAD_MOVE_ID, f"{move.move_id[:80]!r} is not 1-64 letters, digits and dashes")
-    with doing(f"place {move.filename!r}"), ExitStack() as held:
-        source_root = held.enter_context(open_root(move.from_path))
-        target_root = held.enter_context(open_root(move.to_path))
-        source = _open_source(move, source_root, target_root, held)
+    with blaming("target"), doing(f"place {move.filename!r}"), ExitStack() as held:
+        with blaming("source"):
+            source_root = held.enter_context(open_level(move.from_path, marked=move.from_path in marked))
+        target_root = held.enter_context(open_level(move.to_path, marked=move.to_path in marked))
+        with blaming("source"):
+            source = _open_source(move, source_root, target_root, held)
         job = _Job(move.move_id, attempt, source, should_stop)
         for _ in range(ROUNDS):
             try:
@@ -179,7 +185,9 @@ def _check_apart(source: Entry, part: Entry) -> None:
 
 
 def _check_source(source: OpenFile) -> None:
-    if not source.is_unchanged():
+    with blaming("source"), doing(f"look at {source.entry.name!r} again"):
+        unchanged = source.is_unchanged()
+    if not unchanged:
         raise _source_changed(source)
 
 
@@ -246,7 +254,8 @@ def _compare(job: _Job, existing: OpenFile) -> str:
     sync_file(existing.fd)
     drop_cache(existing.fd)
     size = existing.stat.st_size
-    digest = digest_of(job.source.fd, size, job.should_stop)
+    with blaming("source"), doing(f"read {job.source.entry.name!r}"):
+        digest = digest_of(job.source.fd, size, job.should_stop)
     if digest_of(existing.fd, size, job.should_stop) != digest:
         _check_source(job.source)
         raise _target_exists(existing.entry, "has other content")

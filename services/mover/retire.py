@@ -12,13 +12,16 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from services.mover.beneath import Reason, components, doing, locked, open_file, open_parent, open_root, sync_directory
+from services.mover.beneath import Reason, components, doing, locked, open_file, open_parent, sync_directory
+from services.mover.blame import blaming
 from services.mover.identity import Entry, OpenFile, file_id, is_move_id, probe_name, same_directory, same_inode
+from services.mover.markers import open_level
 from shared.errors import DeadLetterError, ReshelveError, RetryError
 from shared.messages import Retire
 
@@ -51,7 +54,7 @@ class LockedSource:
 
         Raises DeadLetterError or RetryError with the source in place; after a failed fsync it is gone: just repeat.
         """
-        with self._in_use, doing(f"retire {self._order.filename!r}"):
+        with self._in_use, blaming("source"), doing(f"retire {self._order.filename!r}"):
             if self._released:  # the descriptors' numbers may mean other files by now
                 raise RetryError(Reason.SOURCE_BUSY, f"{self._order.filename!r} was let go before it was removed")
             _check_source(self._order, self._source, linked=_check_placed(self._order, self._target_root, self._source))
@@ -61,17 +64,20 @@ class LockedSource:
             _remove_emptied(self._source_root, self._order.filename)
 
 
-def lock_source(order: Retire) -> LockedSource | None:
+def lock_source(order: Retire, *, marked: Collection[str] = frozenset()) -> LockedSource | None:
     """The source, locked and proven to be a second copy; None where it is gone already: settle.
+
+    `marked` are the paths whose levels have a marker: where it is missing, the level is not mounted.
 
     Raises DeadLetterError where the placed copy or the source is not what the order says, RetryError where the
     source is locked by somebody else or a level cannot be reached.
     """
     if not is_move_id(order.move_id):
         raise DeadLetterError(Reason.BAD_MOVE_ID, f"{order.move_id[:80]!r} is not 1-64 letters, digits and dashes")
-    with doing(f"retire {order.filename!r}"), ExitStack() as held:
-        target_root = held.enter_context(open_root(order.to_path))
-        source_root = held.enter_context(open_root(order.from_path))
+    with blaming("source"), doing(f"retire {order.filename!r}"), ExitStack() as held:
+        with blaming("target"):
+            target_root = held.enter_context(open_level(order.to_path, marked=order.to_path in marked))
+        source_root = held.enter_context(open_level(order.from_path, marked=order.from_path in marked))
         source = _open_source(order, source_root, held)
         linked = _check_placed(order, target_root, source)
         if source is None:
@@ -98,7 +104,12 @@ def _check_placed(order: Retire, target_root: int, source: OpenFile | None) -> b
     Such a hard link shares every later change with the source, and so cannot differ from it.
     """
     found = None
-    with suppress(FileNotFoundError), open_parent(target_root, order.filename) as target:
+    with (
+        blaming("target"),
+        doing(f"look at the placed copy of {order.filename!r}"),
+        suppress(FileNotFoundError),
+        open_parent(target_root, order.filename) as target,
+    ):
         found = target.stat()
     if found is None:
         detail = f"{order.filename!r} is not on {order.to_level}: its copy on {order.from_level} is kept, move it back"

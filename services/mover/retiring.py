@@ -7,7 +7,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
+from services.mover.breaker import doors_of
 from services.mover.handling import Handling
+from services.mover.markers import Markers
 from services.mover.place import check_roots
 from services.mover.retire import lock_source
 from services.mover.roots import Roots
@@ -30,10 +32,11 @@ class _StaleError(Exception):
 class Retiring:
     """Handles one retire at a time for whoever calls; calls that come together share their questions to the servers."""
 
-    def __init__(self, handling: Handling, roots: Roots, catalog: Catalog, pool: Executor) -> None:
+    def __init__(self, handling: Handling, roots: Roots, markers: Markers, catalog: Catalog, pool: Executor) -> None:
         """File work runs in `pool`; `catalog` has the last word on which copy is the content's."""
         self._handling = handling
         self._roots = roots
+        self._markers = markers
         self._catalog = catalog
         self._pool = pool
         moves, name = handling.moves, handling.consumer.name
@@ -68,7 +71,8 @@ class Retiring:
         if early_ms > 0:
             raise RetryError("not yet", f"{early_ms} ms early")
         check_roots(order, await handling.patiently(lambda: self._roots.covering(order), "read the roots"))
-        removed = await self._remove(held, order)
+        with handling.through(doors_of(order), order.move_id):
+            removed = await self._remove(held, order)
         if not await self._settling.submit(held):
             raise _StaleError
         metrics.RETIRES.labels("removed" if removed else "gone already").inc()
@@ -77,7 +81,8 @@ class Retiring:
     async def _remove(self, held: Held, order: Retire) -> bool:
         """Lock, ask, unlink: a mover that is stopped in between holds the lock, so nobody goes on past it."""
         loop = asyncio.get_running_loop()
-        source = await loop.run_in_executor(self._pool, lock_source, order)
+        marked = await self._handling.patiently(lambda: self._markers.of(order, self._pool), "mark the levels")
+        source = await loop.run_in_executor(self._pool, lambda: lock_source(order, marked=marked))
         if source is None:
             return False
         with source:

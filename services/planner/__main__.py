@@ -43,7 +43,8 @@ async def plan(runtime: Runtime[PlannerSettings]) -> None:
         )
 
     try:
-        await until_stopped(consumer.keep_leases(), tallying.run(settings.tally_limit, stop), keep_plan())
+        tally = consumer.reading(tallying.run(settings.tally_limit, stop))
+        await until_stopped(consumer.keep_leases(), tally, keep_plan())
     finally:
         await consumer.leave()
         await reader.aclose()

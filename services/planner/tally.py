@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
-from itertools import islice
+from itertools import chain, islice
 
 from redis.exceptions import RedisError
 
@@ -22,6 +22,7 @@ from shared.state.views import Tallies
 _SUMS_AT_ONCE = 4000
 """Contents that one script call counts: it holds Redis for some 20 ms, and nobody else is served meanwhile."""
 _BEHIND_S = 0.01
+_BATCHES_HELD = 16
 
 
 class Tallying:
@@ -41,30 +42,44 @@ class Tallying:
     async def run(self, limit: int, stop: asyncio.Event) -> None:
         """Until stopped; what still waits is handed back."""
         while not stop.is_set():
-            behind = any(self._waiting.values())
-            await self._sort_in(await self._consumer.take(limit, wait=not behind))
+            waiting = sum(len(rows) for rows in self._waiting.values())
+            # Behind an entry of a planner that died, the backlog stays in Redis until the lease has run out.
+            room = min(limit, max(0, _BATCHES_HELD * limit - waiting))
+            for entry, error in self._sort_in(await self._consumer.take(room, wait=not waiting)):
+                await patiently(lambda e=entry, w=error: self._bury(e, w), stop, self._log, "bury")  # type: ignore[misc]
             await patiently(self._apply_all, stop, self._log, "tally")
             metrics.LAST_SUCCESS.labels("tally").set_to_current_time()
             if any(self._waiting.values()):
                 await pause(stop, _BEHIND_S)
-        await self._consumer.hand_back([entry for rows in self._waiting.values() for entry, _ in rows])
+        rest = [entry for rows in self._waiting.values() for entry, _ in rows]
+        await patiently(lambda: self._consumer.hand_back(rest), stop, self._log, "hand back")
 
-    async def _sort_in(self, entries: list[RawEntry]) -> None:
+    def _sort_in(self, entries: list[RawEntry]) -> list[tuple[RawEntry, InvalidError]]:
+        """Those that cannot be decoded, each with its fault."""
+        faulty = []
         for entry in entries:
             try:
                 tally = unpack_views(entry.fields)
+                self._check_partition(entry.partition, tally)
             except InvalidError as error:
-                await self._bury(entry, error)
+                faulty.append((entry, error))
                 continue
             self._waiting[entry.partition].append((entry, tally))
         for partition in {entry.partition for entry in entries}:
             # Reclaimed entries are older than those read before them.
-            self._waiting[partition].sort(key=lambda row: _order(row[0]))
+            self._waiting[partition].sort(key=lambda row: _order(row[0].entry_id))
+        return faulty
+
+    def _check_partition(self, partition: int, tally: Tally) -> None:
+        # Counted here, it would have a second state, and could be relocated by both.
+        for cid in chain(tally.add, tally.set):
+            if self._tallies.partition_of(cid) != partition:
+                raise InvalidError(f"views of {cid!r} are on partition {partition}, not on its own")
 
     async def _bury(self, entry: RawEntry, error: InvalidError) -> None:
-        await self._dead_letters.bury_raw(entry, DeadLetterError("undecodable", str(error)))
-        metrics.DEAD_LETTERED.labels("views", "undecodable").inc()
-        self._log.error("buried", stream="views", reason="undecodable", detail=str(error))
+        if await self._dead_letters.bury_raw(entry, DeadLetterError("undecodable", str(error))):
+            metrics.DEAD_LETTERED.labels("views", "undecodable").inc()
+            self._log.error("buried", stream="views", reason="undecodable", detail=str(error))
         self._consumer.release([entry])
 
     async def _apply_all(self) -> None:
@@ -80,24 +95,29 @@ class Tallying:
             # Redis was emptied, and the entries with it.
             self._drop(partition, len(self._waiting[partition]))
 
-    async def _apply_some(self, partition: int) -> bool:
-        """Count the oldest waiting entries; False when they must go on waiting."""
+    async def _apply_some(self, partition: int, before: bytes = b"") -> bool:
+        """Count the oldest waiting entries, at most those older than `before`; False when they must go on waiting."""
         rows = self._waiting[partition]
         tally, seen_ms, taken = Tally.empty(), dict[str, int](), 0
         for entry, part in rows:
+            if before and _order(entry.entry_id) >= _order(before):
+                break
             if taken and len(seen_ms) + len(part.add) + len(part.set) > _SUMS_AT_ONCE:
                 break
             tally.merge(part)
-            seen_ms.update(dict.fromkeys((*part.add, *part.set), _order(entry)[0]))
+            seen_ms.update(dict.fromkeys((*part.add, *part.set), _order(entry.entry_id)[0]))
             taken += 1
+        if not taken:
+            return False
         ids = [entry.entry_id for entry, _ in islice(rows, taken)]
         tallied = await self._tallies.apply(partition, ids, tally, seen_ms)
         if tallied.outcome == "stale":
             self._drop_stale(partition, tallied.stale)
             return True
         if tallied.outcome == "behind":
-            # A lease that was lost tells itself here too: the entry is older and in other hands.
-            return False
+            # A lease that was lost tells itself here too: the entry is older and in other hands. Count what is older
+            # still: two planners whose entries alternate would otherwise wait for each other for ever.
+            return await self._apply_some(partition, tallied.oldest)
         self._drop(partition, taken)
         metrics.VIEWS_TALLIED.inc(sum(tally.add.values()) + len(tally.set))
         if tallied.reviews:
@@ -115,7 +135,7 @@ class Tallying:
         rows[:] = [row for row in rows if row[0].entry_id not in stale]
 
 
-def _order(entry: RawEntry) -> tuple[int, int]:
+def _order(entry_id: bytes) -> tuple[int, int]:
     """An entry id as numbers: ms since the epoch, sequence."""
-    ms, _, sequence = entry.entry_id.partition(b"-")
+    ms, _, sequence = entry_id.partition(b"-")
     return int(ms), int(sequence)

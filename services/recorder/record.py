@@ -54,11 +54,18 @@ class Recording:
         batch = []
         for entry in entries:
             try:
-                batch.append((entry, Placed.parse(entry.fields)))
+                batch.append((entry, self._parse(entry)))
             except InvalidError as error:
                 await self._dead_letters.bury_raw(entry, DeadLetterError(UNDECODABLE, str(error)))
                 self._buried(entry, UNDECODABLE, str(error))
         return batch
+
+    def _parse(self, entry: RawEntry) -> Placed:
+        placed = Placed.parse(entry.fields)
+        if self._commits.partition_of(placed.cid) != entry.partition:
+            # Its state is elsewhere: nothing here would ever settle it.
+            raise InvalidError(f"content {placed.cid} is on partition {entry.partition}, not on its own")
+        return placed
 
     async def _record(self, batch: Sequence[Work], grace_ms: int, stop: asyncio.Event) -> None:
         try:

@@ -3,6 +3,8 @@
 from shared.catalog.catalog import Catalog, Row
 from shared.catalog.commits import Commitments, Verdict
 from shared.catalog.connections import CatalogDownError, CatalogRefusedError, Connections
+from shared.catalog.drops import Drops
+from shared.catalog.inspection import Inspection, Tracked
 from shared.catalog.registry import LevelInUseError, Registry, TakenError
 
 __all__ = [
@@ -11,9 +13,12 @@ __all__ = [
     "CatalogRefusedError",
     "Commitments",
     "Connections",
+    "Drops",
+    "Inspection",
     "LevelInUseError",
     "Registry",
     "Row",
     "TakenError",
+    "Tracked",
     "Verdict",
 ]

@@ -51,6 +51,19 @@ class Relocation:
     committed_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A row of `drops`: a dead letter that an operator dropped, and why; `dropped_at` is ms."""
+
+    id: int
+    letter: str
+    move_id: str
+    stream: str
+    reason: str
+    why: str
+    dropped_at: int
+
+
 def milliseconds(time: datetime) -> int:
     """Since the epoch, of a time that the catalog holds in UTC."""
     return round(time.replace(tzinfo=UTC).timestamp() * 1000)
@@ -108,3 +121,9 @@ class Catalog:
         async with self._connections.cursor() as cursor:
             await cursor.execute(sql.RELOCATIONS, (cid, *before, limit))
             return [Relocation(*row) for row in await cursor.fetchall()]
+
+    async def drops(self, cid: str, limit: int, before: tuple[int, int] = (COUNT_MAX, 0)) -> list[Drop]:
+        """Rows of `drops`, newest first, whose (dropped_at, id) is below `before`."""
+        async with self._connections.cursor() as cursor:
+            await cursor.execute(sql.DROPS, (cid, *before, limit))
+            return [Drop(*row) for row in await cursor.fetchall()]

@@ -80,8 +80,11 @@ UPDATE_LEVEL: Final = "UPDATE level SET min_counts = %s, max_counts = %s WHERE c
 
 # --- committing relocations ---
 
-HOLD_LEVELS: Final = "SELECT content_level, path FROM level LOCK IN SHARE MODE"
-"""Nobody takes a level away, or changes its path, between the look at it and the commit."""
+HOLD_LEVELS: Final = "SELECT content_level, path FROM level FORCE INDEX (PRIMARY) LOCK IN SHARE MODE"
+"""Nobody takes a level away, or changes its path, between the look at it and the commit.
+
+Read from the index on `path`, the rows themselves would stay free, and who changes the table would not wait here.
+"""
 
 LOCK_CONTENTS: Final = """
 SELECT cid, content_level, filename FROM contents FORCE INDEX (PRIMARY) WHERE cid IN %s ORDER BY cid FOR UPDATE
@@ -121,4 +124,35 @@ FROM JSON_TABLE(%s, '$[*]' COLUMNS (
   planned_at BIGINT PATH '$[11]',
   placed_at BIGINT PATH '$[12]'
 )) AS p
+"""
+
+# --- auditing ---
+
+_TRACKED: Final = """
+SELECT c.cid, c.content_level, c.filename,
+       (SELECT r.bytes FROM relocations r WHERE r.cid = c.cid
+        ORDER BY r.committed_at DESC, r.move_id DESC LIMIT 1) AS bytes
+FROM contents c"""
+
+TRACKED_PAGE: Final = f"{_TRACKED} WHERE c.cid > %s ORDER BY c.cid LIMIT %s"
+"""Contents in order, a page at a time, with their size at their latest relocation."""
+
+TRACKED: Final = f"{_TRACKED} WHERE c.cid IN %s"
+
+FILENAMES: Final = "SELECT filename FROM contents WHERE filename IN %s"
+
+HOLD_CONTENT: Final = "SELECT content_level, filename FROM contents WHERE cid = %s FOR UPDATE"
+"""While a second copy is removed, neither a commit nor a hand-made UPDATE may make it the content's own."""
+
+# --- dropping dead letters ---
+
+DROP: Final = """
+INSERT INTO drops (letter, cid, move_id, stream, reason, why, dropped_at) VALUES (%s, %s, %s, %s, %s, %s, %s)
+ON DUPLICATE KEY UPDATE why = %s, dropped_at = %s
+"""
+
+DROPS: Final = """
+SELECT id, letter, move_id, stream, reason, why, dropped_at
+FROM drops WHERE cid = %s AND (dropped_at, id) < (%s, %s)
+ORDER BY dropped_at DESC, id DESC LIMIT %s
 """

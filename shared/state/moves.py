@@ -14,6 +14,8 @@ from shared.state.scripts import Argument, Scripts
 
 OBSOLETE = 0
 NOT_MINE = -1
+WAITED = "waited"
+"""The field of an entry that was put aside without a count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,22 @@ class RawEntry:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A decoded entry of a work stream in this consumer's hands; `attempt` is the fencing token, 0 before the start."""
+    """A decoded entry of a work stream in this consumer's hands; `attempt` is the fencing token, 0 before the start.
+
+    `waited` of the attempts do not count: they ended before any work, or for what the content cannot help.
+    """
 
     stream: StreamName
     partition: int
     entry_id: bytes
     message: Move | Placed | Retire
     attempt: int = 0
+    waited: int = 0
+
+    @property
+    def tries(self) -> int:
+        """The attempts that count."""
+        return self.attempt - self.waited
 
 
 class Moves:
@@ -75,11 +86,15 @@ class Moves:
             arguments += (item.entry_id, item.message.cid, item.message.move_id, item.attempt)
         return [reply == 1 for reply in await self._scripts.call("settle", names, arguments)]
 
-    async def postpone(self, held: Held, wait_ms: int, error: str) -> bool:
-        """Put the entry aside for `wait_ms`; False where the attempt is stale."""
+    async def postpone(self, held: Held, wait_ms: int, error: str, *, counted: bool = True) -> bool:
+        """Put the entry aside for `wait_ms`; False where the attempt is stale.
+
+        What does not count is written in the entry: the content's attempt is the fencing token, and never goes back.
+        """
         keys = self._scripts.partitions[held.partition]
         names = [keys.stream(held.stream), keys.later, keys.content(held.message.cid)]
-        member = orjson.dumps([held.stream, *held.message.wire()])
+        waited = held.waited + (not counted)
+        member = orjson.dumps([held.stream, *held.message.wire(), *([WAITED, str(waited)] if waited else [])])
         arguments: list[Argument] = [
             GROUPS[held.stream],
             held.entry_id,
@@ -92,9 +107,12 @@ class Moves:
         return bool(await self._scripts.call("postpone", names, arguments))
 
     async def due(self, partition: int, limit: int) -> int:
-        """Put entries whose time has come back onto their streams; returns how many."""
+        """Put entries whose time has come back onto their streams; returns how many were taken out.
+
+        One that is no entry of ours becomes a dead letter.
+        """
         keys = self._scripts.partitions[partition]
-        names = [keys.later, keys.stream("moves"), keys.stream("retires")]
+        names = [keys.later, keys.stream("moves"), keys.stream("retires"), keys.dead]
         return int(await self._scripts.call("due", names, [limit]))
 
     async def current(self, held: Sequence[Held]) -> list[bool]:
@@ -124,6 +142,10 @@ class Commits:
     def __init__(self, scripts: Scripts) -> None:
         """All writes go through `scripts`."""
         self._scripts = scripts
+
+    def partition_of(self, cid: str) -> int:
+        """The partition on which the cid's entries belong."""
+        return self._scripts.of(cid).partition
 
     async def commit(self, partition: int, commitments: Sequence[Commitment]) -> list[int]:
         """Per item 1 its retire is ordered, 2 the state had moved on and is reviewed, 0 it was handled before."""

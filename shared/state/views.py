@@ -73,11 +73,15 @@ class Views:
 
 @dataclass(frozen=True, slots=True)
 class Tallied:
-    """What became of a batch: `counted`; or nothing, as entries were `stale` or the batch is `behind` an older one."""
+    """What became of a batch: `counted`; or nothing, as entries were `stale` or it is not all in this consumer's hands.
+
+    Then it is `behind`: `oldest` is the first entry up to its end that another holds.
+    """
 
     outcome: Literal["counted", "stale", "behind"]
     reviews: int = 0
     stale: frozenset[bytes] = frozenset()
+    oldest: bytes = b""
 
 
 class Tallies:
@@ -86,6 +90,10 @@ class Tallies:
     def __init__(self, scripts: Scripts) -> None:
         """All writes go through `scripts`."""
         self._scripts = scripts
+
+    def partition_of(self, cid: str) -> int:
+        """The partition on which the cid's views belong."""
+        return self._scripts.of(cid).partition
 
     async def apply(self, partition: int, ids: Sequence[bytes], tally: Tally, seen_ms: Mapping[str, int]) -> Tallied:
         """Count the tally of the entries `ids` (ascending), which leave the stream in the same step.
@@ -107,4 +115,4 @@ class Tallies:
             return Tallied("counted", reviews=reply[1])
         if reply[0] == b"stale":
             return Tallied("stale", stale=frozenset(reply[1:]))
-        return Tallied("behind")
+        return Tallied("behind", oldest=reply[1])

@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from shared.catalog import Connections, Registry
+from tests.accounts import Accounts
 from tests.oracle import Expected, Oracle, counts_of, sha256
 from tests.stack import SERVICES, Stack
 
@@ -40,8 +41,9 @@ def _name(number: int) -> str:
 
 
 @pytest.fixture
-async def stack(redis_db: str, database: str, tmp_path: Path) -> AsyncIterator[Stack]:
-    running = Stack(redis_db, database, tmp_path)
+async def stack(redis_db: str, database: str, tmp_path: Path, accounts: Accounts) -> AsyncIterator[Stack]:
+    """Each service logs in with rights for its own work alone."""
+    running = Stack(redis_db, database, tmp_path, redis_urls=accounts.redis_urls, mysql_urls=accounts.mysql_urls)
     try:
         running.start(*SERVICES)
         await running.ready()
@@ -49,6 +51,7 @@ async def stack(redis_db: str, database: str, tmp_path: Path) -> AsyncIterator[S
         codes = running.stop()
         assert codes == {name: [0] * len(codes[name]) for name in SERVICES}
         assert running.errors() == []
+        assert accounts.denials(redis_db) == []
     finally:
         running.stop()
 

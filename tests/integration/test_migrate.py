@@ -12,8 +12,8 @@ from cli.migrate import SAMPLE_LEVELS, migrate
 from shared.errors import InvalidError, RetryError, StopServiceError
 from shared.mysql_url import parse_mysql_url
 
-STEPS = ["0001_tables", "0002_level_change_trigger"]
-TABLES = {"level", "contents", "update_history", "relocations", "alembic_version"}
+STEPS = ["0001_tables", "0002_level_change_trigger", "0003_drops"]
+TABLES = {"level", "contents", "update_history", "relocations", "drops", "alembic_version"}
 
 
 async def query(url: str, *statements: str) -> list[tuple[Any, ...]]:
@@ -91,7 +91,7 @@ async def test_half_done_run_is_completed(bare_database: str, level_root: Path, 
     assert (await migrate(bare_database, level_root))[-1] == STEPS[-1]
     assert await schema(bare_database) == (TABLES, {"contents_level_change"})
     assert await query(bare_database, "SELECT cid FROM contents") == [("1",)]
-    assert await query(bare_database, "SELECT version_num FROM alembic_version") == [("0002",)]
+    assert await query(bare_database, "SELECT version_num FROM alembic_version") == [("0003",)]
 
 
 async def test_sample_levels_stay_out_of_a_table_that_has_levels(bare_database: str, level_root: Path) -> None:

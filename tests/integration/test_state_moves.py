@@ -276,9 +276,9 @@ async def test_a_due_entry_comes_back_with_every_field_as_it_was(seen: Streams) 
 
 async def test_due_entries_come_back_longest_waiting_first_and_to_their_own_streams(seen: Streams) -> None:
     moves = Moves(seen.scripts)
-    for wait, cid in ((-10, CID), (-30, OTHER)):
+    for wait, cid in ((-100_000, CID), (-300_000, OTHER)):
         assert await moves.postpone(await a_held_move(seen, cid, attempt=1, status="moving"), wait, "x")
-    assert await moves.postpone(await a_held_retire(seen, THIRD, attempt=1), -20, "x")
+    assert await moves.postpone(await a_held_retire(seen, THIRD, attempt=1), -200_000, "x")
     assert await moves.due(P, 1) == 1
     assert [entry["cid"] for entry in await seen.entries("moves")] == [OTHER]
     assert await moves.due(P, 5) == 2

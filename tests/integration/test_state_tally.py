@@ -14,7 +14,6 @@ from tests.streams import CID, OTHER, P, Streams, connected, now_ms
 AT = 1_700_000_000_000
 COUNTED_NEW = Tallied("counted", reviews=1)
 COUNTED = Tallied("counted", reviews=0)
-BEHIND = Tallied("behind")
 
 
 @pytest.fixture
@@ -114,7 +113,7 @@ async def test_a_batch_waits_for_an_older_entry_in_other_hands(seen: Streams) ->
     older = await handed(seen, total(**{CID: 100}), consumer="one")
     newer = await handed(seen, add(**{CID: 5}), consumer="two")
     before = await seen.everything()
-    assert await apply(seen, newer, add(**{CID: 5})) == BEHIND
+    assert await apply(seen, newer, add(**{CID: 5})) == Tallied("behind", oldest=older[0].entry_id)
     assert await seen.everything() == before
     assert await apply(seen, older, total(**{CID: 100})) == COUNTED_NEW
     assert await apply(seen, newer, add(**{CID: 5})) == COUNTED
@@ -123,8 +122,8 @@ async def test_a_batch_waits_for_an_older_entry_in_other_hands(seen: Streams) ->
 
 async def test_a_batch_with_a_gap_waits_even_for_an_entry_of_its_own_consumer(seen: Streams) -> None:
     first, second, third = await handed(seen, add(**{CID: 1}), add(**{CID: 2}), add(**{CID: 3}))
-    assert await apply(seen, [second], add(**{CID: 2})) == BEHIND
-    assert await apply(seen, [first, third], add(**{CID: 4})) == BEHIND
+    assert await apply(seen, [second], add(**{CID: 2})) == Tallied("behind", oldest=first.entry_id)
+    assert await apply(seen, [first, third], add(**{CID: 4})) == Tallied("behind", oldest=second.entry_id)
     assert await seen.content() == {}
     assert await apply(seen, [first, second, third], add(**{CID: 6})) == COUNTED_NEW
 

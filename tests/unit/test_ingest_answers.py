@@ -17,7 +17,7 @@ from services.ingest.history import Cursor, page
 from services.ingest.levels import parse_levels
 from services.ingest.sentences import is_placed
 from shared.catalog import Row
-from shared.catalog.catalog import LevelChange, Relocation
+from shared.catalog.catalog import Drop, LevelChange, Relocation
 from shared.errors import InvalidError
 from shared.levels import COUNT_MAX, Level
 from shared.state.contents import ContentState, Status
@@ -87,15 +87,22 @@ def relocation(at: int, move_id: str) -> Relocation:
     return Relocation(move_id, "bronze", "silver", 1, "", 1, "", "link", "m", 1, at, at, at)
 
 
-@given(st.lists(st.integers(0, 5)), st.lists(st.integers(0, 5)), st.integers(1, 4))
-def test_pages_of_history_lose_and_repeat_nothing(changed: list[int], relocated: list[int], limit: int) -> None:
+_TIMES = st.lists(st.integers(0, 5))
+
+
+@given(_TIMES, _TIMES, _TIMES, st.integers(1, 4))
+def test_pages_of_history_lose_and_repeat_nothing(
+    changed: list[int], relocated: list[int], dropped: list[int], limit: int
+) -> None:
     changes = [LevelChange(id_, 0, "a", at, "b") for id_, at in enumerate(sorted(changed), 1)][::-1]
     moves = [relocation(at, f"m{n:04}") for n, at in enumerate(sorted(relocated))][::-1]
+    drops = [Drop(n, f"0:{n}-0", "m", "moves", "r", "w", at) for n, at in enumerate(sorted(dropped))][::-1]
 
-    def fetch(cursor: Cursor) -> tuple[Sequence[LevelChange], Sequence[Relocation]]:
+    def fetch(cursor: Cursor) -> tuple[Sequence[LevelChange], Sequence[Relocation], Sequence[Drop]]:
         below = [c for c in changes if c.id < cursor.change_id]
         earlier = [m for m in moves if (m.committed_at, m.move_id) < (cursor.committed_at, cursor.move_id)]
-        return below[: limit + 1], earlier[: limit + 1]
+        before = [d for d in drops if (d.dropped_at, d.id) < (cursor.dropped_at, cursor.drop_id)]
+        return below[: limit + 1], earlier[: limit + 1], before[: limit + 1]
 
     cursor: Cursor | None = Cursor()
     seen = []
@@ -104,11 +111,11 @@ def test_pages_of_history_lose_and_repeat_nothing(changed: list[int], relocated:
         assert len(items) <= limit
         seen += items
         cursor = cursor and Cursor.decode(cursor.encode())
-    assert [item["at"] for item in seen] == sorted(changed + relocated, reverse=True)
+    assert [item["at"] for item in seen] == sorted(changed + relocated + dropped, reverse=True)
     assert sorted(item.get("id", 0) or item["move_id"] for item in seen if item["kind"] == "relocation") == sorted(
         m.move_id for m in moves
     )
-    assert len(seen) == len(changes) + len(moves)
+    assert len(seen) == len(changes) + len(moves) + len(drops)
 
 
 @pytest.mark.parametrize("text", ["", "x", "é", "W10", "bnVsbA", "WzEsMiwzXQ", "WzEsMiwiw6kiXQ", "A" * 5000, "!!!!"])

@@ -29,10 +29,11 @@ def as_entry(message: Message) -> dict[bytes, bytes]:
 
 ORDER: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(
-        ("move_id", "cid", "filename", "from_level", "to_level", "from_path", "to_path", "why"),
+        ("move_id", "filename", "from_level", "to_level", "from_path", "to_path", "why"),
         TEXT,
     ),
     **dict.fromkeys(("count", "viewed_at", "planned_at"), NUMBER),
+    "cid": st.from_regex(r"\A[A-Za-z0-9._:-]{1,64}\Z"),
 }
 WORD: dict[str, st.SearchStrategy[Any]] = {
     **ORDER,
