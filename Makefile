@@ -3,13 +3,13 @@
 .PHONY: help demo test soak lint fmt lock clean tools
 
 BIN = .venv/bin
-WORKERS = 2
+WORKERS = 3
 MINUTES = 10
 COMPILE = pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml
 
 help:
 	@echo 'make demo   show it at work: servers, sample files, a stream of views, files that move'
-	@echo 'make test   lint, types, import rules, all tests (WORKERS=2 at a time, PYTEST="-k name" for some)'
+	@echo 'make test   lint, types, import rules, all tests (WORKERS=3 at a time, PYTEST="-k name" for some)'
 	@echo 'make soak   two of each service under a random fault every second, then the oracle (MINUTES=10, SEED=7)'
 	@echo 'make lint   lint, types, import rules'
 	@echo 'make fmt    format the code'

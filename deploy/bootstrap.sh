@@ -4,7 +4,7 @@
 #
 #   deploy/bootstrap.sh tools    the virtual environment only
 #   deploy/bootstrap.sh demo     and a MariaDB server, unless RESHELVE_MYSQL_URL names one
-#   deploy/bootstrap.sh test     and a MariaDB server: the tests of private servers need the program itself
+#   deploy/bootstrap.sh test     and a MariaDB server and strace: the tests of private servers need the program itself
 set -eu
 cd "$(dirname "$0")/.."
 purpose=${1:-tools}
@@ -66,6 +66,8 @@ if ! find_uv >/dev/null; then
     [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE:-}" ] || set -- "$@" ca-certificates
 fi
 if needs_mysql_server; then set -- "$@" mariadb-server-core mariadb-client-core; fi
+# The fault suite makes system calls fail, and ends a mover between any two of them.
+if [ "$purpose" = test ] && ! command -v strace >/dev/null; then set -- "$@" strace; fi
 if [ $# -gt 0 ]; then apt_install "$@"; fi
 
 # What the environment was made from, and where: it holds absolute paths.

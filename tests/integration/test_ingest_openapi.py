@@ -230,6 +230,10 @@ async def test_schemathesis_finds_nothing_with_tokens(
 
 async def _run_schemathesis(stack: Stack, document: Any, tmp_path: Path, *options: str, known: bool) -> None:
     if known:
+        # The filter of dead letters takes any cid, tracked or not.
+        for parameter in document["paths"]["/v1/dead"]["get"]["parameters"]:
+            if parameter["name"] == "cid":
+                parameter["schema"] = dict(document["components"]["schemas"]["Cid"])
         # A cid made up at random is tracked by nobody: so are the answers of 200 and 204 seen, too.
         document["components"]["schemas"]["Cid"]["enum"] = TRACKED
         document["components"]["parameters"]["cid"]["example"] = TRACKED[0]

@@ -64,7 +64,7 @@ async def _listens(stack: Stack) -> None:
 async def ask(stack: Stack, method: str, path: str, authorization: str | None = None) -> tuple[int, str | None]:
     """The status, and the challenge that came with it."""
     headers = {"Authorization": authorization} if authorization is not None else {}
-    url = stack.http + path.replace("{cid}", "7")
+    url = stack.http + path.replace("{cid}", "7").replace("{id}", "0:1-1")
     async with aiohttp.ClientSession() as session, session.request(method, url, headers=headers) as answer:
         if answer.status in {401, 403}:
             assert answer.content_type == "application/problem+json"
