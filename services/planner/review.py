@@ -58,6 +58,8 @@ class Reviewing:
         cids = await self._reviews.claim(partition, limit, lease_ms)
         if not cids:
             return 0
+        # Read after the claim: whoever changes the table asks for these reviews again, which the scripts then see.
+        await self._table.load()
         states = await self._contents.read(cids)
         ready = [state for state in states if state.status in {"", "idle", "unknown"}]
         rows = await self._catalog.rows([state.cid for state in ready])

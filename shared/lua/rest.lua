@@ -2,7 +2,7 @@
 -- KEYS: 1 review; then one content per item
 -- ARGV: 1 largest count; then per item: cid, version that was decided on, level, filename, base to add to the count, lo, hi, why,
 --       ms when to look again or ''
--- Reply: per item 1 rests | 2 its count left the band meanwhile, stays up for review | 0 changed since, nothing was done
+-- Reply: per item 1 rests | 2 its count left the band, or somebody asked for a review, since it was claimed: stays up for review | 0 changed since, nothing was done
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local largest = tonumber(ARGV[1])
@@ -24,7 +24,12 @@ for i = 2, #KEYS do
       'status', 'idle', 'lo', lo, 'hi', hi, 'why', why, 'version', tonumber(version) + 1)
     redis.call('HDEL', key, 'absolute')
     redis.call('PERSIST', key)
-    if count < tonumber(lo) or count >= tonumber(hi) then
+    -- A claimed review is due in the future. One that is due now was asked for anew (a changed level table, a
+    -- registration) after what was decided on had been read.
+    local asked = redis.call('ZSCORE', KEYS[1], cid)
+    if asked and tonumber(asked) <= tonumber(now) then
+      reply[#reply + 1] = 2
+    elseif count < tonumber(lo) or count >= tonumber(hi) then
       redis.call('ZADD', KEYS[1], now, cid)
       reply[#reply + 1] = 2
     else

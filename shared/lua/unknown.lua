@@ -3,8 +3,18 @@
 -- ARGV: 1 ms until the count is forgotten; 2 ms until the catalog is asked again; then per item: cid, version
 -- Reply: per item 1 kept | 0 changed since, nothing was done
 local time = redis.call('TIME')
-local again = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2]))
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local again = string.format('%.0f', now + tonumber(ARGV[2]))
 local reply = {}
+
+local function put_off(cid)
+  -- A claimed review is due in the future. One that is due now was asked for anew: the content was registered meanwhile.
+  local asked = redis.call('ZSCORE', KEYS[1], cid)
+  if not asked or tonumber(asked) > now then
+    redis.call('ZADD', KEYS[1], again, cid)
+  end
+end
+
 for i = 2, #KEYS do
   local key, cid, version = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i]
   local state = redis.call('HMGET', key, 'version', 'status')
@@ -23,10 +33,10 @@ for i = 2, #KEYS do
     if redis.call('PTTL', key) < 0 then
       redis.call('PEXPIRE', key, ARGV[1])
     end
-    redis.call('ZADD', KEYS[1], again, cid)
+    put_off(cid)
     reply[#reply + 1] = 1
   elseif status == 'forgotten' then
-    redis.call('ZADD', KEYS[1], again, cid)
+    put_off(cid)
     reply[#reply + 1] = 1
   else
     reply[#reply + 1] = 0
