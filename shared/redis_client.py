@@ -69,4 +69,8 @@ def is_down(error: BaseException) -> bool:
 
 def is_missing_group(error: BaseException) -> bool:
     """True where a stream or its consumer group is gone: Redis was emptied."""
-    return isinstance(error, ResponseError) and ("NOGROUP" in str(error) or "requires the key to exist" in str(error))
+    text = str(error)
+    # The last is XINFO's way to say it.
+    return isinstance(error, ResponseError) and any(
+        sign in text for sign in ("NOGROUP", "requires the key to exist", "no such key")
+    )
