@@ -4,7 +4,7 @@
 #
 #   deploy/bootstrap.sh tools    the virtual environment only
 #   deploy/bootstrap.sh demo     and a MariaDB server, unless RESHELVE_MYSQL_URL names one
-#   deploy/bootstrap.sh test     and a MariaDB server and strace: the tests of private servers need the program itself
+#   deploy/bootstrap.sh test     and a MariaDB server, a Redis with TLS, and strace: the tests need the programs themselves
 set -eu
 cd "$(dirname "$0")/.."
 purpose=${1:-tools}
@@ -68,6 +68,11 @@ fi
 if needs_mysql_server; then set -- "$@" mariadb-server-core mariadb-client-core; fi
 # The fault suite makes system calls fail, and ends a mover between any two of them.
 if [ "$purpose" = test ] && ! command -v strace >/dev/null; then set -- "$@" strace; fi
+# The Redis of the wheel speaks no TLS. Debian's redis-tools has the server's program (as redis-check-rdb: it goes by its
+# name) without starting one, as the package redis-server would.
+if [ "$purpose" = test ] && ! command -v redis-server >/dev/null && ! command -v redis-check-rdb >/dev/null; then
+    set -- "$@" redis-tools
+fi
 if [ $# -gt 0 ]; then apt_install "$@"; fi
 
 # What the environment was made from, and where: it holds absolute paths.

@@ -47,10 +47,21 @@ class Runtime(Generic[S]):
     connections: Connections
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     _proven: tuple[float, str] = (0.0, "")
+    _starting: bool = True
+
+    def at_work(self) -> None:
+        """The service does its work from now on; until it says so, it is not ready."""
+        self._starting = False
 
     def reader(self) -> Redis:
         """A client for blocking reads alone."""
         return connect(self.settings.redis_url.get_secret_value(), timeout_s=30, connections=2)
+
+    async def unready(self) -> str:
+        """Why nothing is to be expected of this service now, or an empty text."""
+        if self.stop.is_set():
+            return "stopping"
+        return "starting" if self._starting else await self.missing()
 
     async def missing(self) -> str:
         """Which server does not answer, or an empty text: Redis and MySQL proven, at most a second ago."""
@@ -164,7 +175,7 @@ async def _serve_metrics(runtime: Runtime[S]) -> web.AppRunner:
         return web.json_response({"status": "alive"})
 
     async def readyz(_: web.Request) -> web.Response:
-        missing = "stopping" if runtime.stop.is_set() else await runtime.missing()
+        missing = await runtime.unready()
         if missing:
             return web.json_response({"status": "not ready", "missing": missing}, status=503)
         return web.json_response({"status": "ready"})

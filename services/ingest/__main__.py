@@ -70,6 +70,7 @@ async def _listen(runtime: Runtime[IngestSettings], runner: web.AppRunner) -> No
         await site.start()
     except OSError as error:
         raise StopServiceError(f"RESHELVE_HTTP_PORT: cannot listen on {host}:{port}: {error.strerror}") from None
+    runtime.at_work()
     runtime.log.info("listening", addresses=[f"{name}:{number}" for name, number, *_ in runner.addresses])
 
 

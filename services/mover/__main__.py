@@ -49,6 +49,7 @@ async def move(runtime: Runtime[MoverSettings]) -> None:
         consumer, Moving(handling, roots, markers, placing), Retiring(handling, roots, markers, catalog, retiring)
     )
     try:
+        runtime.at_work()
         await until_stopped(
             consumer.keep_leases(),
             consumer.reading(hands.run(settings.mover_concurrency, stop)),

@@ -247,11 +247,11 @@ def _open_unnoticed(entry: Entry) -> int:
 
 
 @contextmanager
-def locked(file: OpenFile, busy: Reason) -> Iterator[None]:
-    """Hold an exclusive flock on the file, also against another mover on this file system. Raises RetryError(busy)."""
+def locked(file: OpenFile, busy: Reason, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a flock on the file, also against another mover on this file system. Raises RetryError(busy)."""
     with doing(f"lock {file.entry.name!r}"):
         try:
-            holder = _flock(file.fd)
+            holder = _flock(file.fd, how)
         except BlockingIOError:
             raise RetryError(busy, f"{file.entry.name!r} is locked by another process: wait or end it") from None
     try:
@@ -263,10 +263,10 @@ def locked(file: OpenFile, busy: Reason) -> Iterator[None]:
             os.close(holder)
 
 
-def _flock(fd: int) -> int:
+def _flock(fd: int, how: int) -> int:
     """The descriptor that holds the lock: `fd`, or a new one."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno != errno.EBADF:
             raise
@@ -275,7 +275,7 @@ def _flock(fd: int) -> int:
     # NFS turns a flock into a record lock, which wants a descriptor that is open for writing.
     writable = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        fcntl.flock(writable, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(writable, how | fcntl.LOCK_NB)
     except BaseException:
         os.close(writable)
         raise

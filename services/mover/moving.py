@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor
 
 from services.mover.breaker import doors_of
+from services.mover.fencing import IsCurrent, StaleError, asked_of
 from services.mover.handling import Handling
 from services.mover.markers import Markers
 from services.mover.place import Placement, check_roots, place
@@ -15,6 +17,8 @@ from shared import metrics
 from shared.batching import Batcher
 from shared.messages import Move, Placed
 from shared.state.moves import Held, RawEntry
+
+_BATCH = 500
 
 
 class Moving:
@@ -33,6 +37,7 @@ class Moving:
         self._finishing = handling.by_partition(
             moves.finish, lambda item: item[0].partition, gone=False, doing="finish"
         )
+        self._confirming: Batcher[Held, bool] = Batcher(self._current, _BATCH)
 
     async def handle(self, entry: RawEntry) -> None:
         """Place the file and finish, or do what the error says is next."""
@@ -45,6 +50,8 @@ class Moving:
         with metrics.MOVES_IN_PROGRESS.track_inprogress():
             try:
                 await self._place(held, held.message)
+            except StaleError as error:
+                self._refused(held, held.message, "", str(error))
             except Exception as error:  # noqa: BLE001  # raised again unless it says what is next
                 outcome = await self._handling.settle_error(entry, held, error)
                 metrics.MOVES.labels(outcome, "").inc()
@@ -56,13 +63,13 @@ class Moving:
         with handling.through(doors_of(move), move.move_id):
             marked = await handling.patiently(lambda: self._markers.of(move, self._pool), "mark the levels")
             run = asyncio.get_running_loop().run_in_executor
-            placement = await run(self._pool, self._run, held, move, marked)
+            is_current = asked_of(lambda: self._confirming.submit(held), handling.stop.is_set)
+            placement = await run(self._pool, self._run, held, move, marked, is_current)
         seconds = time.perf_counter() - began
         placed = _placed(move, placement, seconds, handling.consumer.name, held.attempt)
         if not await self._finishing.submit((held, placed)):
             # Another attempt took over; it adopts what stands on the target, so that must stay.
-            handling.log.info("refused", cid=move.cid, move_id=move.move_id, attempt=held.attempt)
-            metrics.MOVES.labels("refused", placement.method).inc()
+            self._refused(held, move, placement.method, "another attempt took over")
             return
         metrics.MOVES.labels("placed", placement.method).inc()
         metrics.MOVED_BYTES.labels(move.from_level, move.to_level).inc(placement.bytes)
@@ -77,8 +84,17 @@ class Moving:
             seconds=round(seconds, 6),
         )
 
-    def _run(self, held: Held, move: Move, marked: frozenset[str]) -> Placement:
-        return place(move, held.attempt, should_stop=self._handling.stop.is_set, marked=marked)
+    def _run(self, held: Held, move: Move, marked: frozenset[str], is_current: IsCurrent) -> Placement:
+        stop = self._handling.stop
+        return place(move, held.attempt, should_stop=stop.is_set, is_current=is_current, marked=marked)
+
+    async def _current(self, held: Sequence[Held]) -> list[bool]:
+        handling = self._handling
+        return await handling.patiently(lambda: handling.moves.current(held), "ask which attempts are current")
+
+    def _refused(self, held: Held, move: Move, method: str, why: str) -> None:
+        self._handling.log.info("refused", cid=move.cid, move_id=move.move_id, attempt=held.attempt, why=why)
+        metrics.MOVES.labels("refused", method).inc()
 
 
 def _placed(move: Move, placement: Placement, seconds: float, mover: str, attempts: int) -> Placed:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import posixpath
 import stat
@@ -27,6 +28,7 @@ from services.mover.copying import (
     libc,
     sync_file,
 )
+from services.mover.fencing import IsCurrent, StaleError
 from services.mover.identity import (
     Entry,
     OpenFile,
@@ -69,6 +71,7 @@ class _Job(NamedTuple):
     attempt: int
     source: OpenFile
     should_stop: ShouldStop
+    is_current: IsCurrent
 
 
 def check_roots(move: Move | Placed, roots: Sequence[str]) -> None:
@@ -81,12 +84,20 @@ def check_roots(move: Move | Placed, roots: Sequence[str]) -> None:
             raise DeadLetterError(Reason.ROOT_NOT_ALLOWED, detail)
 
 
-def place(move: Move, attempt: int, *, should_stop: ShouldStop, marked: Collection[str] = frozenset()) -> Placement:
+def place(
+    move: Move,
+    attempt: int,
+    *,
+    should_stop: ShouldStop,
+    is_current: IsCurrent,
+    marked: Collection[str] = frozenset(),
+) -> Placement:
     """Bring the content to its target level; `attempt` is the fencing token of the start script.
 
     `marked` are the paths whose levels have a marker: where it is missing, the level is not mounted.
 
-    Raises RetryError, DeadLetterError, or HandedBackError once `should_stop()`; no part of this attempt is left then.
+    Raises RetryError, DeadLetterError, StaleError where the attempt is not current, or HandedBackError once
+    `should_stop()`; no part of this attempt is left then.
     """
     if not is_move_id(move.move_id):
         raise DeadLetterError(Reason.BAD_MOVE_ID, f"{move.move_id[:80]!r} is not 1-64 letters, digits and dashes")
@@ -96,7 +107,7 @@ def place(move: Move, attempt: int, *, should_stop: ShouldStop, marked: Collecti
         target_root = held.enter_context(open_level(move.to_path, marked=move.to_path in marked))
         with blaming("source"):
             source = _open_source(move, source_root, target_root, held)
-        job = _Job(move.move_id, attempt, source, should_stop)
+        job = _Job(move.move_id, attempt, source, should_stop, is_current)
         for _ in range(ROUNDS):
             try:
                 with open_parent(target_root, move.filename, like=source_root) as target:
@@ -202,12 +213,17 @@ def _shared_directory(entry: Entry) -> DeadLetterError:
 
 def _publish(job: _Job, part: Entry, target: Entry, fd: int, copied: Copied) -> Placement:
     """Give the complete part, open as `fd`, its name. FileExistsError where the name was taken meanwhile."""
-    _check_source(job.source)
-    try:
-        _rename(part, target)
-    except FileNotFoundError:
-        detail = f"{part.name!r} was removed before it was published: a later attempt is at work"
-        raise RetryError(Reason.VANISHED, detail) from None
+    # Without the lock, a mover that was stopped between the question and its answer's use could publish a stray second
+    # copy, after the content has come back to its source. The retire that must come first wants the lock for itself.
+    with locked(job.source, Reason.SOURCE_BUSY, fcntl.LOCK_SH):
+        if not job.is_current():
+            raise StaleError(f"attempt {job.attempt} at {target.name!r} is not the latest")
+        _check_source(job.source)
+        try:
+            _rename(part, target)
+        except FileNotFoundError:
+            detail = f"{part.name!r} was removed before it was published: a later attempt is at work"
+            raise RetryError(Reason.VANISHED, detail) from None
     sync_directory(target.directory)
     placed, named = os.fstat(fd), target.stat()
     if named is None or not same_inode(named, placed):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 
 from services.mover.breaker import doors_of
+from services.mover.fencing import StaleError
 from services.mover.handling import Handling
 from services.mover.markers import Markers
 from services.mover.place import check_roots
@@ -23,10 +24,6 @@ from shared.state.moves import Held, RawEntry
 NOT_COMMITTED = "not committed"
 _STALE = "stale"
 _BATCH = 500
-
-
-class _StaleError(Exception):
-    """Another attempt took over while the file was being locked."""
 
 
 class Retiring:
@@ -59,7 +56,7 @@ class Retiring:
         assert isinstance(held.message, Retire)
         try:
             await self._retire(held, held.message)
-        except _StaleError:
+        except StaleError:
             metrics.RETIRES.labels("refused").inc()
         except Exception as error:  # noqa: BLE001  # raised again unless it says what is next
             outcome = await self._handling.settle_error(entry, held, error)
@@ -74,7 +71,7 @@ class Retiring:
         with handling.through(doors_of(order), order.move_id):
             removed = await self._remove(held, order)
         if not await self._settling.submit(held):
-            raise _StaleError
+            raise StaleError(f"attempt {held.attempt} is not the latest")
         metrics.RETIRES.labels("removed" if removed else "gone already").inc()
         handling.log.info("settled", cid=order.cid, move_id=order.move_id, target=order.to_level)
 
@@ -88,7 +85,7 @@ class Retiring:
         with source:
             answer = await self._confirming.submit(held)
             if answer == _STALE:
-                raise _StaleError
+                raise StaleError(f"attempt {held.attempt} is not the latest")
             if answer:
                 raise DeadLetterError(NOT_COMMITTED, answer)
             await loop.run_in_executor(self._pool, source.remove)

@@ -43,6 +43,7 @@ async def plan(runtime: Runtime[PlannerSettings]) -> None:
         )
 
     try:
+        runtime.at_work()
         tally = consumer.reading(tallying.run(settings.tally_limit, stop))
         await until_stopped(consumer.keep_leases(), tally, keep_plan())
     finally:

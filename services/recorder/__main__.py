@@ -23,6 +23,7 @@ async def record(runtime: Runtime[RecorderSettings]) -> None:
     recording = Recording(consumer, Commitments(runtime.connections), Commits(scripts), DeadLetters(scripts), log)
     grace_ms = round(settings.retire_grace_s * 1000)
     try:
+        runtime.at_work()
         recorded = consumer.reading(recording.run(settings.batch_limit, grace_ms, stop))
         await until_stopped(consumer.keep_leases(), recorded)
     finally:

@@ -96,11 +96,56 @@ async def test_mover_stopped_at_the_start_of_a_retire_removes_nothing_later(floo
 
 
 @pytest.mark.parametrize("level", LEVELS)
-async def test_nobody_goes_on_past_a_mover_that_was_stopped_before_it_unlinks(floor: Floor, level: str) -> None:
+async def test_mover_stopped_at_the_start_of_a_move_leaves_no_stray_copy(floor: Floor, level: str) -> None:
+    """Meanwhile the content has been there and has come back: the file is where it was, the target's name is free.
+
+    Fails without the question for the fencing token before publishing.
+    """
+    cid = await floor.content()
+    with Proxy.before(floor.redis_url) as proxy:
+        zombie = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
+        trap = proxy.trap(script("start"), "after")
+        await floor.send(cid, level)
+        await trap.hit()
+        send_signal(zombie, signal.SIGSTOP)
+        await floor.mover()
+        await _there(floor, cid, level)
+        await _there(floor, cid, "bronze", level)
+        trap.release()
+        send_signal(zombie, signal.SIGCONT)
+        await written(zombie.log, '"refused"')
+        assert zombie.stop() == 0
+    assert not floor.file(level, cid).exists()
+    await _settled_on(floor, cid, "bronze")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_nobody_retires_past_a_mover_that_was_stopped_before_it_publishes(floor: Floor, level: str) -> None:
+    """It knows that its attempt is current, and the lock keeps that true. Fails without the lock."""
     cid = await floor.content()
     with Proxy.before(floor.redis_url) as proxy:
         zombie = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
         asked = proxy.trap(b"HMGET", "after")
+        await floor.send(cid, level)
+        await asked.hit()
+        send_signal(zombie, signal.SIGSTOP)
+        asked.release()
+        other = await floor.mover()
+        await written(other.log, "source busy")
+        assert (await floor.state(cid))["status"] == "retiring"
+        send_signal(zombie, signal.SIGCONT)
+        await _settled_on(floor, cid, level)
+        assert zombie.stop() == 0
+    world = await floor.judge()
+    assert len(world.relocations) == 1
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_nobody_goes_on_past_a_mover_that_was_stopped_before_it_unlinks(floor: Floor, level: str) -> None:
+    cid = await floor.content()
+    with Proxy.before(floor.redis_url) as proxy:
+        zombie = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
+        asked = proxy.trap(b"HMGET", "after", nth=2)
         await floor.send(cid, level)
         await asked.hit()
         send_signal(zombie, signal.SIGSTOP)

@@ -73,7 +73,7 @@ async def test_a_level_that_went_away_is_not_marked_again(markers: Markers, seen
     work = a_move_in(level_root)
     await seen.redis.hset(META, f"marked:{work.to_path}", "1")
     with pytest.raises(RetryError) as away:
-        place(work, 1, should_stop=lambda: False, marked=await marked(markers, work))
+        place(work, 1, should_stop=lambda: False, is_current=lambda: True, marked=await marked(markers, work))
     assert (away.value.reason, away.value.blames) == (Reason.LEVEL_UNAVAILABLE, "target")
     assert f"{work.to_path}' has no {LEVEL_MARKER}: mount it, or" in str(away.value)
     assert list((level_root / "silver").iterdir()) == []
@@ -88,7 +88,7 @@ async def test_a_move_touches_nothing_while_either_level_is_away(
     both = await marked(markers, work)
     unmount(level_root / level)
     with pytest.raises(RetryError) as away:
-        place(work, 1, should_stop=lambda: False, marked=both)
+        place(work, 1, should_stop=lambda: False, is_current=lambda: True, marked=both)
     assert (away.value.reason, away.value.blames) == (Reason.LEVEL_UNAVAILABLE, side)
     assert list((level_root / level).iterdir()) == []
 

@@ -65,7 +65,7 @@ class Levels:
         return Move(MOVE_ID, "7", filename, "bronze", "silver", str(self.bronze), str(self.silver), 1964, "test", 1, 2)
 
     def place(self, filename: str, attempt: int = 1) -> Placement:
-        return place(self.move(filename), attempt, should_stop=lambda: False)
+        return place(self.move(filename), attempt, should_stop=lambda: False, is_current=lambda: True)
 
     def refused(self, filename: str) -> DeadLetterError:
         """The dead letter that placing ends in; both levels are left as they are."""
@@ -209,7 +209,7 @@ def test_bad_filename_is_a_dead_letter(near: Levels, filename: str) -> None:
 def test_bad_move_id_is_a_dead_letter(near: Levels) -> None:
     near.put("g.mp4", b"film")
     with pytest.raises(DeadLetterError) as refused:
-        place(replace(near.move("g.mp4"), move_id="../../x"), 1, should_stop=lambda: False)
+        place(replace(near.move("g.mp4"), move_id="../../x"), 1, should_stop=lambda: False, is_current=lambda: True)
     assert refused.value.reason == Reason.BAD_MOVE_ID
 
 
@@ -335,7 +335,7 @@ def test_root_itself_may_be_reached_through_a_link(near: Levels, tmp_path: Path)
     near.put("g.mp4", b"film")
     (tmp_path / "link").symlink_to(near.silver)
     move = replace(near.move("g.mp4"), to_path=str(tmp_path / "link"))
-    assert place(move, 1, should_stop=lambda: False).method == "link"
+    assert place(move, 1, should_stop=lambda: False, is_current=lambda: True).method == "link"
     assert (near.silver / "g.mp4").exists()
 
 

@@ -54,7 +54,7 @@ class Levels:
         source.write_bytes(b"film")
         order = self.order(filename, "", "")
         move = Move(MOVE_ID, "7", filename, "bronze", "silver", order.from_path, order.to_path, 1964, "test", 1, 2)
-        placement = place(move, 1, should_stop=lambda: False)
+        placement = place(move, 1, should_stop=lambda: False, is_current=lambda: True)
         return self.order(filename, placement.source_id, placement.target_id)
 
 
@@ -244,9 +244,9 @@ def test_paused_mover_keeps_its_file_from_being_adopted(far: Levels) -> None:
     order = far.placed()
     back = Move(MOVE_ID, "7", order.filename, "silver", "bronze", str(far.silver), str(far.bronze), 5, "test", 1, 2)
     with lock_source(order) or pytest.fail("nothing to lock"), pytest.raises(RetryError) as busy:
-        place(back, 1, should_stop=lambda: False)
+        place(back, 1, should_stop=lambda: False, is_current=lambda: True)
     assert busy.value.reason == Reason.TARGET_BUSY
-    assert place(back, 2, should_stop=lambda: False).method == "adopt"
+    assert place(back, 2, should_stop=lambda: False, is_current=lambda: True).method == "adopt"
 
 
 def test_leaving_without_removal_frees_the_source(levels: Levels) -> None:

@@ -75,7 +75,7 @@ class Levels:
         self, attempt: int = 1, should_stop: Callable[[], bool] = lambda: False, filename: str = "g.mp4"
     ) -> Placement:
         move = Move(MOVE_ID, "7", filename, "bronze", "silver", str(self.bronze), str(self.silver), 1964, "x", 1, 2)
-        return place(move, attempt, should_stop=should_stop)
+        return place(move, attempt, should_stop=should_stop, is_current=lambda: True)
 
     def retried(self, should_stop: Callable[[], bool] = lambda: False) -> str:
         """The reason for which placing is to be repeated; nothing is left of it."""
@@ -281,7 +281,7 @@ def test_zombie_with_a_verified_copy_cannot_publish_it(far: Levels, monkeypatch:
 
     def fill_then_pause(*facts: Any) -> Copied:
         copied = fill(*facts)
-        placing._sweep(placing._Job(MOVE_ID, 2, facts[0], lambda: False), facts[1])
+        placing._sweep(placing._Job(MOVE_ID, 2, facts[0], lambda: False, lambda: True), facts[1])
         return copied
 
     monkeypatch.setattr(placing, "fill", fill_then_pause)
@@ -306,7 +306,8 @@ def test_killed_attempt_is_swept_by_the_next(far: Levels) -> None:
         "from shared.messages import Move\n"
         f"move = Move({MOVE_ID!r}, '7', 'g.mp4', 'bronze', 'silver', sys.argv[1], sys.argv[2], 1964, 'x', 1, 2)\n"
         "calls = iter(range(100))\n"
-        "place(move, 1, should_stop=lambda: next(calls) == 4 and os.kill(os.getpid(), signal.SIGKILL))\n"
+        "place(move, 1, should_stop=lambda: next(calls) == 4 and os.kill(os.getpid(), signal.SIGKILL), "
+        "is_current=lambda: True)\n"
     )
     if os.geteuid() != 0:
         far.part().write_bytes(b"half")

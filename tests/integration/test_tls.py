@@ -68,14 +68,23 @@ def _tls_redis(home: Path, certificates: Certificates, patch: pytest.MonkeyPatch
     }
     text = "".join(f"{name} {value}\n" for name, value in options.items())
     patch.setattr(private_redis, "_config", lambda *arguments: plain(*arguments) + text)
-    found = [find_redis_server(), *(shutil.which(name) for name in ("redis-server", "valkey-server"))]
-    for number, binary in enumerate(dict.fromkeys(Path(path) for path in found if path)):
+    for number, binary in enumerate(_redis_servers(home)):
         patch.setattr(private_redis, "find_redis_server", lambda chosen=binary: chosen)
         try:
             return PrivateRedis.start(home / f"redis-{number}"), port
         except StopServiceError:
             continue
-    pytest.fail("no Redis server with TLS on this machine: apt-get install redis-server")
+    pytest.fail("no Redis server with TLS on this machine: apt-get install redis-tools")
+
+
+def _redis_servers(home: Path) -> list[Path]:
+    """What might be one; Debian's redis-tools has the server too: the program goes by the name it is called by."""
+    found = [find_redis_server(), *(shutil.which(name) for name in ("redis-server", "valkey-server"))]
+    if (checker := shutil.which("redis-check-rdb")) is not None:
+        named = home / "redis-server"
+        named.symlink_to(checker)
+        found.append(named)
+    return list(dict.fromkeys(Path(path) for path in found if path))
 
 
 def _tls_mysql(home: Path, certificates: Certificates, patch: pytest.MonkeyPatch) -> PrivateMySQL:
