@@ -113,7 +113,8 @@ async def test_mover_stopped_at_the_start_of_a_move_leaves_no_stray_copy(floor: 
         await _there(floor, cid, "bronze", level)
         trap.release()
         send_signal(zombie, signal.SIGCONT)
-        await written(zombie.log, '"refused"')
+        # Refused; or, when it was stopped for so long that its question is put again, not even started.
+        await written(zombie.log, cid)
         assert zombie.stop() == 0
     assert not floor.file(level, cid).exists()
     await _settled_on(floor, cid, "bronze")
