@@ -7,14 +7,15 @@ After it, Redis has taken the views in and no answer was sent. Seen to fail (twi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 import pytest
 
 from tests.faults.house import House
 from tests.faults.proxy import Moment, Proxy, script
 
-Client = Callable[[House, Mapping[str, int]], Awaitable[int]]
+Client = Callable[[House, Mapping[str, int]], Coroutine[Any, Any, int]]
 """Repeats until it is answered with 202; returns how many requests that took."""
 
 

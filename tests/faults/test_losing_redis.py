@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import time
 from collections.abc import Sequence
 
+from tests.faults.clients import stream_views
 from tests.faults.house import House, Servers, cpu_s, until
 from tests.faults.proxy import Proxy, script
 from tests.oracle import World
-
-
-async def stream_views(house: House, cids: Sequence[str], seconds: float, prefix: str) -> None:
-    """Four clients, each of which repeats under its key until it has its 202."""
-
-    async def client(number: int) -> None:
-        end, turn = time.monotonic() + seconds, 0
-        while time.monotonic() < end:
-            await house.view_surely(dict.fromkeys(cids, 7 + number), f"{prefix}-{number}-{turn}")
-            turn += 1
-            await asyncio.sleep(0.02)
-
-    await asyncio.gather(*(client(number) for number in range(4)))
 
 
 def assert_rest(world: World, cids: Sequence[str]) -> None:
