@@ -16,13 +16,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared import metrics
-from shared.errors import DeadLetterError
 from shared.keys import GROUPS, StreamName
 from shared.log import Log
 from shared.patience import StoppedError, backoff_s, is_outage, pause
 from shared.redis_client import is_missing_group
 from shared.state.contents import Contents
-from shared.state.moves import DeadLetters, RawEntry
+from shared.state.moves import RawEntry
 from shared.state.scripts import Argument, Scripts
 from shared.sweep import Sweep
 
@@ -73,14 +72,13 @@ class Consumer:
         self._log = log
         self._stop = stop
         self._contents = Contents(scripts)
-        self._dead_letters = DeadLetters(scripts)
         self._slots: dict[bytes, _Slot] = {
             keys.stream(name).encode(): (name, keys.partition) for keys in scripts.partitions for name in streams
         }
         self._sweep = Sweep(scripts, list(self._slots), self._group, self.name, lease_ms=terms.lease_ms, log=log)
         self._held: dict[_EntryKey, RawEntry] = {}
         self._turns = deque(self._slots)
-        self._cursors: dict[bytes, bytes] = dict.fromkeys(self._slots, b"0-0")
+        self._cursors: dict[bytes, bytes] = dict.fromkeys(self._slots, b"-")
         self._next_reclaim = 0.0
         self._failures = 0
         self._reread = False
@@ -190,41 +188,62 @@ class Consumer:
         share = max(1, limit // len(slots))
         replies = await asyncio.gather(*(self._reclaim_one(stream, share) for stream in slots))
         stale: list[RawEntry] = []
-        for stream, (cursor, *rows) in zip(slots, replies, strict=True):
+        for stream, (cursor, _, *rows) in zip(slots, replies, strict=True):
             self._cursors[stream] = cursor
-            name, partition = self._slots[stream]
-            if rows:
-                self._next_reclaim = 0.001  # more may wait behind the cursor
-            found = [
-                RawEntry(name, partition, entry_id, dict(zip(flat[0::2], flat[1::2], strict=True)), deliveries)
-                for entry_id, deliveries, flat in rows
-            ]
-            # Our own, whose lease ran out in an outage, are being worked on: nobody else has taken them.
-            taken = [entry for entry in found if not self.holds(entry)]
-            if taken:
-                metrics.RECLAIMED.labels(name).inc(len(taken))
-                self._log.info("reclaimed", stream=name, partition=partition, entries=len(taken))
-            stale += taken
-        return [entry for entry in stale if not await self._crashed(entry)]
+            stale += self._reclaimed(stream, rows)
+        if not stale:
+            stale = await self._suspect([stream for stream, reply in zip(slots, replies, strict=True) if reply[1]])
+        if stale:
+            self._next_reclaim = 0.001  # more may wait behind the cursor
+        return stale
+
+    def _reclaimed(self, stream: bytes, rows: Sequence[Any]) -> list[RawEntry]:
+        name, partition = self._slots[stream]
+        found = [
+            RawEntry(name, partition, entry_id, dict(zip(flat[0::2], flat[1::2], strict=True)), deliveries)
+            for entry_id, deliveries, flat in rows
+        ]
+        # Our own, whose lease ran out in an outage, are being worked on: nobody else has taken them.
+        taken = [entry for entry in found if not self.holds(entry)]
+        if taken:
+            metrics.RECLAIMED.labels(name).inc(len(taken))
+            self._log.info("reclaimed", stream=name, partition=partition, entries=len(taken))
+        return taken
 
     async def _reclaim_one(self, stream: bytes, limit: int) -> list[Any]:
         cursor = self._cursors[stream]
-        while True:
-            arguments: list[Argument] = [self._group, self.name, self._terms.lease_ms, cursor, limit]
-            cursor, *rows = await self._scripts.call("reclaim", [stream.decode()], arguments)
-            # XAUTOCLAIM looks at ten times COUNT entries at most: a stale one may lie behind many that are not.
-            if rows or cursor == b"0-0":
-                return [cursor, *rows]
+        arguments: list[Argument] = [self._group, self.name, self._terms.lease_ms, cursor, limit]
+        reply = await self._scripts.call("reclaim", [stream.decode()], [*arguments, self._terms.max_attempts])
+        return list(reply)
 
-    async def _crashed(self, entry: RawEntry) -> bool:
-        """Bury an entry that was handed out again and again without ever being handled: it kills its consumers."""
-        if entry.deliveries <= self._terms.max_attempts * _CRASHES_PER_ATTEMPT:
-            return False
-        detail = f"handed out {entry.deliveries} times and never handled: look at the logs of its consumers"
-        await self._dead_letters.bury_raw(entry, DeadLetterError("consumers died", detail))
-        metrics.DEAD_LETTERED.labels(entry.stream, "consumers died").inc()
-        self._log.error("buried", stream=entry.stream, reason="consumers died", entry_id=entry.entry_id.decode())
-        return True
+    async def _suspect(self, streams: Sequence[bytes]) -> list[RawEntry]:
+        """One entry that was handed out again and again without ever being handled; it may kill its consumers.
+
+        One at a time: what was read together with a killer must not reach the limit with it.
+        """
+        for stream in streams:
+            name, partition = self._slots[stream]
+            held = [entry for entry in self._held.values() if entry.deliveries > self._terms.max_attempts]
+            # Views wait for older ones of their partition: one that ours wait for must come, or neither ever would.
+            mine = [entry.entry_id for entry in held if (entry.stream, entry.partition) == (name, partition)]
+            if len(mine) < len(held):
+                continue
+            reply = await self._call_suspect(stream, b"(" + min(mine, key=_order) if mine else b"+")
+            if len(reply) == len(("id", "deliveries")):
+                metrics.DEAD_LETTERED.labels(name, "consumers died").inc()
+                self._log.error("buried", stream=name, reason="consumers died", entry_id=reply[0].decode())
+            elif reply and (taken := self._reclaimed(stream, [reply])):
+                return taken
+        return []
+
+    async def _call_suspect(self, stream: bytes, end: bytes) -> list[Any]:
+        name, partition = self._slots[stream]
+        limit = self._terms.max_attempts * _CRASHES_PER_ATTEMPT
+        detail = f"handed out {limit} times and never handled: look at the logs of its consumers"
+        terms: list[Argument] = [self._terms.lease_ms, self._terms.max_attempts, limit]
+        letter: list[Argument] = [name, "consumers died", detail]
+        keys = [stream.decode(), self._scripts.partitions[partition].dead]
+        return list(await self._scripts.call("suspect", keys, [self._group, self.name, *terms, end, *letter]))
 
     async def _read_own(self, limit: int) -> list[RawEntry]:
         """What Redis counts as ours though we do not hold it."""
@@ -289,3 +308,9 @@ def _by_slot(entries: Iterable[RawEntry]) -> dict[_Slot, list[bytes]]:
     for entry in entries:
         by_slot.setdefault((entry.stream, entry.partition), []).append(entry.entry_id)
     return by_slot
+
+
+def _order(entry_id: bytes) -> tuple[int, int]:
+    """An entry id as numbers: ms since the epoch, sequence."""
+    ms, _, sequence = entry_id.partition(b"-")
+    return int(ms), int(sequence)

@@ -74,8 +74,8 @@ class Consumer:
     def reclaim(self, limit: int = 2) -> None:
         """With a lease of 0: whatever anybody holds, whether it lives or not."""
         for stream in self.streams:
-            arguments = [GROUPS[stream], self.name, 0, "0-0", limit]
-            _, *rows = self._call("reclaim", stream, arguments)
+            arguments = [GROUPS[stream], self.name, 0, "-", limit, 1_000_000]
+            _, _, *rows = self._call("reclaim", stream, arguments)
             self._take(
                 [
                     RawEntry(stream, P, entry_id, dict(zip(flat[0::2], flat[1::2], strict=True)), deliveries)

@@ -1,5 +1,4 @@
 """A TCP proxy between a service and Redis or MySQL that cuts, stalls, delays, and acts at a chosen moment.
-
 It runs in a thread of its own, so every method may be called from a test's coroutine or from any other thread:
 
     with Proxy.before(redis_url) as proxy:
@@ -19,6 +18,7 @@ It runs in a thread of its own, so every method may be called from a test's coro
         proxy.cut()           # all connections break now; new ones are taken
         proxy.refuse()        # ... and new ones break, until proxy.accept()
         proxy.delay_s = 0.05  # each chunk, both ways
+        proxy.deadly = (b"poison", planner.kill)  # each time a reply holds it
 
 A request is matched by the bytes in it (`b"COMMIT"`; `script("finish")` for a Lua script, called by its name or sent
 whole) or by a function of all its bytes so far. Both protocols are lockstep on one connection, so a request is what
@@ -123,6 +123,7 @@ class Proxy:
         self.port = 0
         self.url = ""
         self.delay_s = 0.0
+        self.deadly: tuple[bytes, Callable[[], object]] | None = None
         self.traps: list[Trap] = []
         self._writers: set[asyncio.StreamWriter] = set()
         self._accepting = True
@@ -297,4 +298,6 @@ class _Link:
             awaiting, self._awaiting = self._awaiting, []
             for trap in awaiting:
                 await self._proxy.spring(trap)
+            if self._proxy.deadly and self._proxy.deadly[0] in chunk:
+                await asyncio.to_thread(self._proxy.deadly[1])
             await self._proxy.forward(self._to_client, chunk)

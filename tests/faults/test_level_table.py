@@ -115,7 +115,7 @@ async def test_contents_leave_a_level_that_is_removed(library: House, change: Ch
 
 
 async def test_moves_to_a_level_that_is_removed_meanwhile_are_dead_letters_and_lose_nothing(library: House) -> None:
-    """Nothing is on it yet, so it can go. Files stay where MySQL names them, and are planned once the letters are dropped."""
+    """Nothing is on it yet, so it can go. Files stay where MySQL names them; without their letters they are planned."""
     before = await library.fingerprint()
     await over_http(library, {**SAMPLE, "platinum": (3002, 9000)})
     await library.taken_over(before)

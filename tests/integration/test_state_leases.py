@@ -22,12 +22,13 @@ async def seen(redis_db: str) -> AsyncIterator[Streams]:
 
 
 LEASE_MS = 400
+SUSPECT = 5
 
 
-async def reclaim(seen: Streams, cursor: bytes = b"0-0", limit: int = 10, lease_ms: int = 0) -> list[Any]:
+async def reclaim(seen: Streams, cursor: bytes = b"-", limit: int = 10, lease_ms: int = 0) -> list[Any]:
     """As Consumer's reading calls it; there it cannot be seen which cursor came back."""
     stream = seen.keys().stream("views")
-    arguments: list[Argument] = [GROUPS["views"], "two", lease_ms, cursor, limit]
+    arguments: list[Argument] = [GROUPS["views"], "two", lease_ms, cursor, limit, SUSPECT]
     reply: list[Any] = await seen.scripts.call("reclaim", [stream], arguments)
     return reply
 
@@ -43,15 +44,15 @@ async def handed(seen: Streams, number: int, consumer: str = "one") -> list[byte
 
 async def test_entries_without_a_sign_of_life_change_hands_with_their_fields(seen: Streams) -> None:
     ids = await handed(seen, 2)
-    cursor, *rows = await reclaim(seen)
-    assert cursor == b"0-0"
+    cursor, suspects, *rows = await reclaim(seen)
+    assert (cursor, suspects) == (b"-", 0)
     assert rows == [[entry_id, 2, [b"v1", b"{}"]] for entry_id in ids]
     assert await seen.pending("views") == dict.fromkeys(ids, "two")
 
 
 async def test_each_time_an_entry_changes_hands_is_counted(seen: Streams) -> None:
     (entry_id,) = await handed(seen, 1)
-    counts = [(await reclaim(seen))[1][1] for _ in range(4)]
+    counts = [(await reclaim(seen))[2][1] for _ in range(4)]
     assert counts == [2, 3, 4, 5]
     assert await seen.deliveries("views") == {entry_id: 5}
 
@@ -59,27 +60,35 @@ async def test_each_time_an_entry_changes_hands_is_counted(seen: Streams) -> Non
 async def test_entries_within_their_lease_stay_where_they_are(seen: Streams) -> None:
     await handed(seen, 2)
     before = await seen.everything()
-    assert await reclaim(seen, lease_ms=60_000) == [b"0-0"]
+    assert await reclaim(seen, lease_ms=60_000) == [b"-", 0]
     assert await seen.everything() == before
 
 
 async def test_what_is_more_than_asked_for_is_found_from_the_cursor_on(seen: Streams) -> None:
     ids = await handed(seen, 5)
     found: list[bytes] = []
-    cursor = b"0-0"
+    cursor = b"-"
     for _ in range(3):
-        cursor, *rows = await reclaim(seen, cursor, limit=2)
+        cursor, _, *rows = await reclaim(seen, cursor, limit=2)
         found += [row[0] for row in rows]
     assert found == ids
-    assert cursor == b"0-0"
+    assert cursor == b"-"
 
 
 async def test_an_entry_that_was_deleted_while_pending_is_passed_over(seen: Streams) -> None:
     gone, there = await handed(seen, 2)
     await seen.redis.xdel(seen.keys().stream("views"), gone)
-    _, *rows = await reclaim(seen)
+    _, _, *rows = await reclaim(seen)
     assert [row[0] for row in rows] == [there]
     assert await seen.pending("views") == {there: "two"}
+
+
+async def test_what_was_handed_out_often_is_left_where_it_is_and_reported(seen: Streams) -> None:
+    often, once = await handed(seen, 2)
+    await seen.redis.xclaim(seen.keys().stream("views"), GROUPS["views"], "one", 0, [often], retrycount=SUSPECT)
+    _, suspects, *rows = await reclaim(seen)
+    assert (suspects, [row[0] for row in rows]) == (1, [once])
+    assert (await seen.pending("views"))[often] == "one"
 
 
 # --- renew ------------------------------------------------------------------------------------------------------------
