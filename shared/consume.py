@@ -124,7 +124,12 @@ class Consumer:
         self.release(entries)
         for (stream, partition), ids in _by_slot(entries).items():
             key = self._scripts.partitions[partition].stream(stream)
-            await self._scripts.call("hand_back", [key], [self._group, self.name, self._terms.lease_ms, *ids])
+            try:
+                await self._scripts.call("hand_back", [key], [self._group, self.name, self._terms.lease_ms, *ids])
+            except RedisError as error:
+                if not is_missing_group(error):
+                    raise
+                # Redis was emptied, and the entries with it.
 
     async def reading(self, loop: Coroutine[Any, Any, None]) -> None:
         """Run the loop that handles what is taken; what it leaves in hand because it gave up waiting goes back."""

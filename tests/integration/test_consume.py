@@ -538,6 +538,17 @@ async def test_an_error_that_is_no_outage_ends_the_reading(seen: Streams, redis_
             await consumer.take(10, wait=False)
 
 
+async def test_handing_back_to_a_redis_that_was_emptied_is_no_error(seen: Streams, redis_db: str) -> None:
+    """A service that stops then would end by NOGROUP."""
+    await seen.make_groups()
+    await seen.add_raw("moves", ["name", "x"])
+    async with consuming(seen.scripts, redis_db) as consumer:
+        entries = await taken(consumer, 1)
+        await seen.redis.flushdb()
+        await consumer.hand_back(entries)
+        assert consumer.held == 0
+
+
 # --- entries that kill ------------------------------------------------------------------------------------------------
 
 
