@@ -114,7 +114,7 @@ class Handling:
     async def decode(self, entry: RawEntry, kind: type[Move | Retire]) -> Held | None:
         """The entry's message in hand, or None: it could not be decoded and is buried."""
         try:
-            message = kind.parse(entry.fields)
+            message = self._parse(entry, kind)
         except InvalidError as error:
             letter = DeadLetterError(UNDECODABLE, str(error))
             if await self.patiently(lambda: self.dead_letters.bury_raw(entry, letter), "bury"):
@@ -128,6 +128,13 @@ class Handling:
             message,
             waited=int(waited) if waited.isdigit() and len(waited) < _DIGITS else 0,
         )
+
+    def _parse(self, entry: RawEntry, kind: type[Move | Retire]) -> Move | Retire:
+        message = kind.parse(entry.fields)
+        if self.moves.partition_of(message.cid) != entry.partition:
+            # Its state is elsewhere: here it would pass for obsolete, and go without a word.
+            raise InvalidError(f"content {message.cid} is on partition {entry.partition}, not on its own")
+        return message
 
     async def start(self, held: Held, starting: Batcher[Held, int]) -> Held | None:
         """The entry with its fencing token, or None: it is obsolete, another's, or has used up its attempts."""

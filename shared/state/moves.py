@@ -56,6 +56,10 @@ class Moves:
         """All writes go through `scripts`."""
         self._scripts = scripts
 
+    def partition_of(self, cid: str) -> int:
+        """The partition on which the cid's entries belong."""
+        return self._scripts.of(cid).partition
+
     async def start(self, stream: StreamName, partition: int, consumer: str, held: Sequence[Held]) -> list[int]:
         """Per item its attempt (from 1), OBSOLETE (dropped: the content has moved on) or NOT_MINE."""
         keys = self._scripts.partitions[partition]

@@ -66,9 +66,9 @@ def poisoned(message: Any) -> list[Fields]:
 
 POISON: dict[StreamName, list[Fields]] = {
     "views": poisoned_views(),
-    "moves": poisoned(a_move(CID)),
+    "moves": [*poisoned(a_move(CID)), wire(a_move(ELSEWHERE))],
     "placed": [*poisoned(a_placed(CID)), wire(a_placed(CID), method=b"magic"), wire(a_placed(ELSEWHERE))],
-    "retires": [*poisoned(a_retire(CID)), wire(a_retire(CID), seconds=b"nan")],
+    "retires": [*poisoned(a_retire(CID)), wire(a_retire(CID), seconds=b"nan"), wire(a_retire(ELSEWHERE))],
 }
 
 
