@@ -1,7 +1,7 @@
 """An entry that kills whoever reads it, before it is parsed: real services die of it until it is a dead letter.
 
-Seen to fail with the consumer loop as it was before suspects were taken one at a time and buried by a script: what was
-read with the killer was buried with it, or the killer killed each consumer that was to bury it.
+Rests on suspects being taken one at a time and buried by a script: without that, what was
+read with the killer is buried with it, or the killer kills each consumer that is to bury it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The level table changed while views come in, over HTTP and by hand: all contents come to rest by the new one.
 
-Seen to fail (contents that get no more views stay where the old table had them) with `_sweep` taken out of
+What rests on `_sweep`: contents that get no more views would stay where the old table had them without it, in
 `LevelTable._check`.
 """
 

@@ -1,6 +1,6 @@
 """A consumer removed from its group by hand (XGROUP DELCONSUMER) while it holds entries: Redis forgets whose they were.
 
-Seen to fail (never settled) with the sweep taken out of `Consumer._reclaim`.
+Rests on the sweep in `Consumer._reclaim`, without which such entries never settle.
 """
 
 from __future__ import annotations
