@@ -24,6 +24,8 @@ import pytest
 
 READ = "/^preadv"
 """A chunk is read: preadv2 to a newer libc, preadv to an older one."""
+POLL = "/^epoll_p?wait"
+"""Only the event loop waits so, in the process' first thread."""
 _CALL = re.compile(r"^\d+ +(?P<name>\w+)\(", re.MULTILINE)
 
 
