@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.disk import may_mount
 from tests.faults.floor import Floor, send_signal
 from tests.faults.strace import READ, stop, stopped, traced
 
@@ -95,7 +95,7 @@ def _twin(floor: Floor, kind: str, where: Path) -> Iterator[None]:
         subprocess.run(["umount", where], check=True)
 
 
-@pytest.mark.parametrize("kind", ["link", *(["mount"] if os.geteuid() == 0 else [])])
+@pytest.mark.parametrize("kind", ["link", *(["mount"] if may_mount() else [])])
 async def test_one_directory_under_two_levels_loses_nothing(floor: Floor, kind: str, tmp_path: Path) -> None:
     twin, gold = tmp_path / "twin", floor.paths["gold"]
     with _twin(floor, kind, twin):
