@@ -63,10 +63,15 @@ def _cut(part: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_flip, _cut])
-async def test_damaged_copy_is_not_published(floor: Floor, damage: Callable[[Path], None], tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["utimensat", "fadvise64 2"])
+async def test_damaged_copy_is_not_published(
+    floor: Floor, moment: str, damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Before its fsync, and between that and the reading back: the source was the first to be told how it is read."""
+    call, _, nth = moment.partition(" ")
     log = tmp_path / "calls"
     cid = await floor.content()
-    mover = await floor.mover(traced(log, "utimensat", stop("utimensat")))
+    mover = await floor.mover(traced(log, f"{call},renameat2", stop(call, int(nth or 1))))
     await floor.send(cid, "silver")
     await stopped(log)
     (part,) = floor.parts()
@@ -75,6 +80,9 @@ async def test_damaged_copy_is_not_published(floor: Floor, damage: Callable[[Pat
     world = await floor.judge()
     assert world.rows[cid][0] == "silver"
     assert "copy differs" in mover.log.read_text()
+    published = "".join(lines(log, "renameat2"))
+    assert part.name not in published
+    assert part.name.removesuffix(".1") + ".2" in published
 
 
 def _change(file: Path, data: bytes) -> None:
@@ -87,7 +95,16 @@ def _replace(file: Path, data: bytes) -> None:
     new.rename(file)
 
 
-@pytest.mark.parametrize("act", [_change, _replace])
+def _grow(file: Path, data: bytes) -> None:
+    with file.open("ab") as longer:
+        longer.write(data)
+
+
+def _shorten(file: Path, _data: bytes) -> None:
+    os.truncate(file, file.stat().st_size - 600_000)
+
+
+@pytest.mark.parametrize("act", [_change, _replace, _grow, _shorten])
 @pytest.mark.parametrize(("level", "step"), [("silver", READ), ("silver", "utimensat"), ("gold", "linkat")])
 async def test_source_that_changes_while_it_is_placed_arrives_as_it_is_then(
     floor: Floor, level: str, step: str, act: Callable[[Path, bytes], None], tmp_path: Path
@@ -97,8 +114,9 @@ async def test_source_that_changes_while_it_is_placed_arrives_as_it_is_then(
     mover = await floor.mover(traced(log, step, stop(step)))
     await floor.send(cid, level)
     await stopped(log)
-    floor.files[cid] = os.urandom(2_000_000)
-    act(floor.file("bronze", cid), floor.files[cid])
+    source = floor.file("bronze", cid)
+    act(source, os.urandom(2_000_000))
+    floor.files[cid] = source.read_bytes()
     send_signal(mover, signal.SIGCONT)
     world = await floor.judge()
     assert world.rows[cid][0] == level
@@ -122,29 +140,59 @@ async def test_source_that_is_removed_while_it_is_placed_is_a_dead_letter(
     assert floor.parts() == []
 
 
-@pytest.mark.parametrize("act", [_change, _replace])
-@pytest.mark.parametrize("moment", ["placed", "locked"])
-async def test_source_that_changes_before_it_is_retired_is_kept(
-    floor: Floor, moment: str, act: Callable[[Path, bytes], None], tmp_path: Path
-) -> None:
-    """Both versions stay: the placed one is the content, the other is for an operator to judge."""
-    log = tmp_path / "calls"
-    cid = await floor.content()
+async def _meddled(floor: Floor, cid: str, level: str, moment: str, *, act: Callable[[], None], log: Path) -> None:
+    """Something happens to the source before it is retired: right after placing, or under the retire's lock."""
     step = {"placed": "renameat2", "locked": "flock"}[moment]
     mover = await floor.mover(traced(log, step, stop(step)))
-    await floor.send(cid, "silver")
+    await floor.send(cid, level)
     await stopped(log)
-    later = os.urandom(2_000_000)
-    if moment == "placed":
-        (recorder,) = floor.stack.named("recorder")
-        send_signal(recorder, signal.SIGSTOP)
+    if moment == "locked":
+        act()
+        send_signal(mover, signal.SIGCONT)
+        return
+    (recorder,) = floor.stack.named("recorder")
+    send_signal(recorder, signal.SIGSTOP)
+    try:
         send_signal(mover, signal.SIGCONT)
         await written(mover.log, '"placed"')
-        act(floor.file("bronze", cid), later)
+        act()
+    finally:
         send_signal(recorder, signal.SIGCONT)
-    else:
-        act(floor.file("bronze", cid), later)
-        send_signal(mover, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(("level", "act"), [("silver", _change), ("silver", _replace), ("gold", _replace)])
+@pytest.mark.parametrize("moment", ["placed", "locked"])
+async def test_source_that_changes_before_it_is_retired_is_kept(
+    floor: Floor, moment: str, level: str, act: Callable[[Path, bytes], None], tmp_path: Path
+) -> None:
+    """Both versions stay: the placed one is the content, the other is for an operator to judge."""
+    cid, later = await floor.content(), os.urandom(2_000_000)
+    source = floor.file("bronze", cid)
+    await _meddled(floor, cid, level, moment, act=lambda: act(source, later), log=tmp_path / "calls")
     world = await floor.judge(dead_allowed=True)
     assert world.dead == {cid: "source changed"}
-    assert floor.file("bronze", cid).read_bytes() == later
+    assert source.read_bytes() == later
+
+
+@pytest.mark.parametrize("level", ["silver", "gold"])
+@pytest.mark.parametrize("moment", ["placed", "locked"])
+async def test_source_that_is_removed_before_it_is_retired_is_retired(
+    floor: Floor, moment: str, level: str, tmp_path: Path
+) -> None:
+    """Somebody else did it: the placed copy is there, and nothing is left to do."""
+    cid = await floor.content()
+    await _meddled(floor, cid, level, moment, act=floor.file("bronze", cid).unlink, log=tmp_path / "calls")
+    world = await floor.judge()
+    assert world.rows[cid][0] == level
+
+
+async def test_link_that_changes_before_its_source_is_retired_changed_on_both_levels(
+    floor: Floor, tmp_path: Path
+) -> None:
+    """One file under two names: its later bytes are the content."""
+    cid, later = await floor.content(), os.urandom(2_000_000)
+    source = floor.file("bronze", cid)
+    await _meddled(floor, cid, "gold", "placed", act=lambda: _change(source, later), log=tmp_path / "calls")
+    floor.files[cid] = later
+    world = await floor.judge()
+    assert world.rows[cid][0] == "gold"
