@@ -1,0 +1,76 @@
+"""The order of system calls, as strace saw them: durable before it is published, committed before it is removed."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.faults.floor import Floor, send_signal
+from tests.faults.strace import READ, lines, traced, written
+
+_CALLS = ("write", "fsync", "fadvise64", "preadv", "preadv2", "linkat", "renameat2", "unlinkat")
+_COPY = [
+    "link part",  # tried, and refused: it is another filesystem
+    *("write part", "fsync part", "drop part", "read part"),
+    *("publish", "fsync target", "remove source", "fsync source"),
+]
+_LINK = ["link part", "publish", "fsync target", "remove source", "fsync source"]
+
+
+def _step(line: str, source: Path, target: Path) -> str:
+    """What the call means for this content; an empty text for one that means nothing to it."""
+    part, there, here = f"{target.parent}/.reshelve.0", f"<{target.parent}>", f"<{source.parent}>"
+    patterns = {
+        "write part": rf"write\(\d+<{re.escape(part)}",
+        "fsync part": rf"fsync\(\d+<{re.escape(part)}",
+        "drop part": rf"fadvise64\(\d+<{re.escape(part)}.* POSIX_FADV_DONTNEED",
+        "read part": rf"preadv2?\(\d+<{re.escape(part)}",
+        "link part": rf'linkat\(.*{re.escape(there)}, "\.reshelve\.0',
+        "publish": rf'renameat2\(\d+{re.escape(there)}, "\.reshelve\.0.*RENAME_NOREPLACE',
+        "fsync target": rf"fsync\(\d+{re.escape(there)}",
+        "remove source": rf'unlinkat\(\d+{re.escape(here)}, "{re.escape(source.name)}", 0',
+        "fsync source": rf"fsync\(\d+{re.escape(here)}",
+    }
+    return next((step for step, pattern in patterns.items() if re.search(pattern, line)), "")
+
+
+def _steps(log: Path, floor: Floor, level: str, cid: str) -> list[str]:
+    """In their order, repetitions in a row as one."""
+    found: list[str] = []
+    for line in lines(log, *_CALLS):
+        step = _step(line, floor.file("bronze", cid), floor.file(level, cid))
+        if step and step not in found[-1:]:
+            found.append(step)
+    return found
+
+
+@pytest.mark.parametrize(("level", "steps"), [("silver", _COPY), ("gold", _LINK)])
+async def test_each_step_is_durable_before_the_next_relies_on_it(
+    floor: Floor, level: str, steps: list[str], tmp_path: Path
+) -> None:
+    """The recorder is stopped until the copy is placed: what comes before the commit is then known.
+
+    A copy is read back from the device, after its fsync and before it gets its name. A link shares the source's inode,
+    and with it whatever its writer has made durable; only the name is new.
+
+    Seen to fail with each of the three fsyncs, the DONTNEED and the reading back taken out, and with the fsync of the
+    part behind the rename.
+    """
+    log = tmp_path / "calls"
+    cid = await floor.content()
+    mover = await floor.mover(traced(log, f"{READ}|^write$|fsync|fadvise64|linkat|renameat2|unlinkat$"))
+    (recorder,) = floor.stack.named("recorder")
+    send_signal(recorder, signal.SIGSTOP)
+    try:
+        await floor.send(cid, level)
+        await written(mover.log, '"placed"')
+        before = _steps(log, floor, level, cid)
+        assert (await floor.look()).rows[cid][0] == "bronze"
+    finally:
+        send_signal(recorder, signal.SIGCONT)
+    await floor.judge()
+    assert before == steps[: steps.index("fsync target") + 1]
+    assert _steps(log, floor, level, cid) == steps
