@@ -43,8 +43,9 @@ async def test_mover_whose_event_loop_is_held_renews_in_time_or_is_refused(
 ) -> None:
     """Again and again the loop's thread is held in its wait for events, while the thread that copies goes on.
 
-    Held for longer than the lease, the mover has lost its work to the other, and what it brings then is refused. Seen
-    to fail with a finish and a postpone that ask for no attempt, and, for the short hold, without renewing.
+    Held for longer than the lease, the mover has lost its work to the other, which sweeps its part away, and what it
+    brings then is refused. Seen to fail without sweeping and with a finish that asks for no attempt; the short hold
+    without renewing.
     """
     log = tmp_path / "calls"
     cid = await floor.content(size=6 << 20)
