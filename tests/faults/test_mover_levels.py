@@ -18,8 +18,7 @@ from tests.faults.floor import Floor
 from tests.faults.house import PARTITIONS, until
 from tests.stack import Service
 
-_SETTINGS = {"RESHELVE_MAX_ATTEMPTS": "2"}
-"""Attempts that count would soon be used up."""
+_ATTEMPTS = 2
 _SMALL = 100_000
 """A copy that is met by a full disk when it is written, and not before."""
 
@@ -80,7 +79,7 @@ async def _rest_on(floor: Floor, cids: Iterable[str], level: str) -> None:
 
     async def settled() -> bool:
         world = await floor.look()
-        return all((world.rows[c][0], world.states[c]["status"]) == (level, "idle") for c in cids)
+        return all((world.rows[c][0], world.states[c].get("status")) == (level, "idle") for c in cids)
 
     await until(settled, f"{cids} rest on {level}", 30)
 
@@ -88,7 +87,7 @@ async def _rest_on(floor: Floor, cids: Iterable[str], level: str) -> None:
 async def _tried_beyond_the_limit(floor: Floor, cids: Iterable[str]) -> None:
     async def tried() -> bool:
         states = (await floor.look()).states
-        return all(int(states[cid].get("attempt", 0)) > int(_SETTINGS["RESHELVE_MAX_ATTEMPTS"]) for cid in cids)
+        return all(int(states[cid].get("attempt", 0)) > _ATTEMPTS for cid in cids)
 
     await until(tried, "each was started more often than attempts are allowed", 40)
 
@@ -99,10 +98,10 @@ async def test_moves_of_an_unmounted_level_wait_until_it_is_mounted_again(
 ) -> None:
     """Without the right to mount, silver's directory is moved aside instead, and an empty one stands in its place.
 
-    Seen to fail without the level's marker (copies are written beneath the mount point, sources called missing), and
-    where an unavailable level costs attempts (dead letters).
+    One attempt is all that each has. Seen to fail without the level's marker (copies are written beneath the mount
+    point, sources called missing), and where a level that is away costs an attempt (dead letters).
     """
-    mover = await floor.mover(settings=_SETTINGS)
+    mover = await floor.mover(settings={"RESHELVE_MAX_ATTEMPTS": "1"})
     outward = [await floor.content() for _ in range(3)]
     await _sent(floor, outward, "silver")
     await floor.judge()
@@ -130,10 +129,9 @@ async def test_breaker_of_a_level_opens_and_closes_while_others_flow(
 ) -> None:
     """What stands on a full level can leave it meanwhile, and that makes no difference to what cannot go in.
 
-    Seen to fail with a breaker that never opens: neither metric nor status ever shows it, and with two attempts each
-    what should go in becomes dead letters.
+    Seen to fail with a breaker that never opens: neither metric nor status ever shows it.
     """
-    mover = await floor.mover(settings=_SETTINGS)
+    mover = await floor.mover(settings={"RESHELVE_MAX_ATTEMPTS": str(_ATTEMPTS)})
     outward = [await floor.content(size=_SMALL) for _ in range(2)]
     await _sent(floor, outward, "silver")
     await floor.judge()
