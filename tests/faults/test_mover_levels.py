@@ -98,8 +98,8 @@ async def test_moves_of_an_unmounted_level_wait_until_it_is_mounted_again(
 ) -> None:
     """Without the right to mount, silver's directory is moved aside instead, and an empty one stands in its place.
 
-    One attempt is all that each has. Seen to fail without the level's marker (copies are written beneath the mount
-    point, sources called missing), and where a level that is away costs an attempt (dead letters).
+    One attempt is all that each has. Seen to fail without asking for the level's marker (the breaker never opens), and
+    where a level that is away costs an attempt (not one is started often enough).
     """
     mover = await floor.mover(settings={"RESHELVE_MAX_ATTEMPTS": "1"})
     outward = [await floor.content() for _ in range(3)]
