@@ -6,12 +6,14 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.faults.floor import Floor, send_signal
+from tests.faults.proxy import Proxy
 from tests.faults.strace import READ, fail, lines, stop, stopped, traced, written
 
 _PART = re.compile(r"/(\.reshelve\.[0-9a-f-]+\.\d+)")
@@ -140,16 +142,32 @@ async def test_source_that_is_removed_while_it_is_placed_is_a_dead_letter(
     assert floor.parts() == []
 
 
-async def _meddled(floor: Floor, cid: str, level: str, moment: str, *, act: Callable[[], None], log: Path) -> None:
-    """Something happens to the source before it is retired: right after placing, or under the retire's lock."""
-    step = {"placed": "renameat2", "locked": "flock"}[moment]
-    mover = await floor.mover(traced(log, step, stop(step)))
+@asynccontextmanager
+async def _meddled(
+    floor: Floor, cid: str, level: str, moment: str, *, act: Callable[[], None], log: Path
+) -> AsyncIterator[None]:
+    """Something happens to the source before it is retired: right after placing, or under the retire's lock.
+
+    The mover goes on with it in the block.
+    """
+    with Proxy.before(floor.redis_url) as proxy:
+        if moment == "locked":
+            await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
+            # Both times under a lock: before it publishes, before it unlinks.
+            asked = proxy.trap(b"HMGET", "after", nth=2)
+            await floor.send(cid, level)
+            await asked.hit()
+            act()
+            asked.release()
+        else:
+            await _placed_and_stopped(floor, cid, level, act, log)
+        yield
+
+
+async def _placed_and_stopped(floor: Floor, cid: str, level: str, act: Callable[[], None], log: Path) -> None:
+    mover = await floor.mover(traced(log, "renameat2", stop("renameat2")))
     await floor.send(cid, level)
     await stopped(log)
-    if moment == "locked":
-        act()
-        send_signal(mover, signal.SIGCONT)
-        return
     (recorder,) = floor.stack.named("recorder")
     send_signal(recorder, signal.SIGSTOP)
     try:
@@ -168,8 +186,8 @@ async def test_source_that_changes_before_it_is_retired_is_kept(
     """Both versions stay: the placed one is the content, the other is for an operator to judge."""
     cid, later = await floor.content(), os.urandom(2_000_000)
     source = floor.file("bronze", cid)
-    await _meddled(floor, cid, level, moment, act=lambda: act(source, later), log=tmp_path / "calls")
-    world = await floor.judge(dead_allowed=True)
+    async with _meddled(floor, cid, level, moment, act=lambda: act(source, later), log=tmp_path / "calls"):
+        world = await floor.judge(dead_allowed=True)
     assert world.dead == {cid: "source changed"}
     assert source.read_bytes() == later
 
@@ -181,18 +199,19 @@ async def test_source_that_is_removed_before_it_is_retired_is_retired(
 ) -> None:
     """Somebody else did it: the placed copy is there, and nothing is left to do."""
     cid = await floor.content()
-    await _meddled(floor, cid, level, moment, act=floor.file("bronze", cid).unlink, log=tmp_path / "calls")
-    world = await floor.judge()
+    async with _meddled(floor, cid, level, moment, act=floor.file("bronze", cid).unlink, log=tmp_path / "calls"):
+        world = await floor.judge()
     assert world.rows[cid][0] == level
 
 
+@pytest.mark.parametrize("moment", ["placed", "locked"])
 async def test_link_that_changes_before_its_source_is_retired_changed_on_both_levels(
-    floor: Floor, tmp_path: Path
+    floor: Floor, moment: str, tmp_path: Path
 ) -> None:
     """One file under two names: its later bytes are the content."""
     cid, later = await floor.content(), os.urandom(2_000_000)
     source = floor.file("bronze", cid)
-    await _meddled(floor, cid, "gold", "placed", act=lambda: _change(source, later), log=tmp_path / "calls")
-    floor.files[cid] = later
-    world = await floor.judge()
+    async with _meddled(floor, cid, "gold", moment, act=lambda: _change(source, later), log=tmp_path / "calls"):
+        floor.files[cid] = later
+        world = await floor.judge()
     assert world.rows[cid][0] == "gold"

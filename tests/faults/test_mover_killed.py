@@ -11,19 +11,27 @@ from pathlib import Path
 import pytest
 
 from tests.faults.floor import Floor, ended
-from tests.faults.proxy import Moment, Proxy, script
+from tests.faults.proxy import Match, Moment, Proxy, script
 from tests.faults.strace import READ, kill, traced
 
 # In the order in which they happen; a call that both streams' work knows is told apart by the directory it is about.
 PLACING = {
     "silver": [
         *("fallocate", READ, f"{READ} 2", "fchmod", "utimensat"),
-        *("fsync 2", f"{READ} 4", "renameat2", "fsync target"),
+        *("fsync 2", f"{READ} 4", "flock", "renameat2", "fsync target"),
     ],
-    "gold": ["linkat", "renameat2", "fsync target"],
+    "gold": ["linkat", "flock", "renameat2", "fsync target"],
 }
-RETIRING = ["flock", "unlinkat", "fsync source", "unlinkat 2"]
-SCRIPTS = ["start", "finish", "settle"]
+RETIRING = ["unlinkat", "fsync source", "unlinkat 2"]
+_ASKS = b"HMGET"
+# The mover asks whether its attempt is current twice, each time under a lock: before it publishes, before it unlinks.
+REQUESTS: list[tuple[Match, int]] = [
+    (script("start"), 1),
+    (_ASKS, 1),
+    (script("finish"), 1),
+    (_ASKS, 2),
+    (script("settle"), 1),
+]
 
 
 async def _killed_at(floor: Floor, cid: str, level: str, step: str, log: Path) -> None:
@@ -50,16 +58,16 @@ async def test_mover_killed_at_every_system_call_of_its_file_work(floor: Floor, 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("level", ["silver", "gold"])
-async def test_mover_killed_around_every_script(floor: Floor, level: str) -> None:
+async def test_mover_killed_around_every_request(floor: Floor, level: str) -> None:
     moments: tuple[Moment, ...] = ("before", "after")
     with Proxy.before(floor.redis_url) as proxy:
-        for name in SCRIPTS:
+        for match, nth in REQUESTS:
             for moment in moments:
                 cid = await floor.content()
                 victim = await floor.mover(lease_ms=60_000, settings={"RESHELVE_REDIS_URL": proxy.url})
-                trap = proxy.trap(script(name), moment, victim.kill)
+                trap = proxy.trap(match, moment, victim.kill, nth=nth)
                 await floor.send(cid, level)
                 await trap.hit()
-                await ended(victim, f"{moment} {name}")
+                await ended(victim, f"{moment} {match!r} {nth}")
     await floor.mover()
     await floor.judge()
