@@ -10,6 +10,7 @@ import pytest
 from shared.stopping import BOUND_S
 from tests.faults.clients import stream_views
 from tests.faults.house import House
+from tests.faults.proxy import Proxy
 from tests.stack import SERVICES
 
 _HURRY_S = 3
@@ -29,3 +30,25 @@ async def test_a_service_that_is_stopped_under_load_ends_well_and_loses_nothing(
         await house.restart(name)
     await load
     await house.judge()
+
+
+@pytest.mark.parametrize(("signals", "at_least_s", "at_most_s"), [(1, BOUND_S - 1, BOUND_S + _HURRY_S), (2, 0, 5)])
+async def test_a_second_sigterm_hurries_a_service_whose_server_does_not_answer(
+    house: House, signals: int, at_least_s: float, at_most_s: float
+) -> None:
+    """MySQL keeps a COMMIT waiting: the recorder waits for the answer, not for ever, and loses nothing by that."""
+    cids = await house.contents(4)
+    with Proxy.before(house.mysql_url) as proxy:
+        (recorder,) = await house.restart("recorder", settings={"RESHELVE_MYSQL_URL": proxy.url})
+        trap = proxy.trap(b"COMMIT", "before")
+        assert await house.view(dict.fromkeys(cids, 1500)) == 202
+        await trap.hit()
+        began = time.monotonic()
+        for _ in range(signals):
+            recorder.process.terminate()
+            await asyncio.sleep(0.5)
+        assert await asyncio.to_thread(recorder.process.wait, 20) == 0
+        assert at_least_s <= time.monotonic() - began < at_most_s
+    await house.restart("recorder")
+    world = await house.judge()
+    assert {world.rows[cid][0] for cid in cids} == {"silver"}
