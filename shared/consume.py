@@ -26,6 +26,7 @@ from shared.state.scripts import Argument, Scripts
 from shared.sweep import Sweep
 
 _BLOCK_MS = 500
+CONSUMERS_DIED = "consumers died"
 """How long a read waits: a stop is noticed within it, since a blocking read is never cancelled."""
 _CRASHES_PER_ATTEMPT = 2
 _RECLAIM_S = 1.0
@@ -235,8 +236,8 @@ class Consumer:
                 continue
             reply = await self._call_suspect(stream, b"(" + min(mine, key=_order) if mine else b"+")
             if len(reply) == len(("id", "deliveries")):
-                metrics.DEAD_LETTERED.labels(name, "consumers died").inc()
-                self._log.error("buried", stream=name, reason="consumers died", entry_id=reply[0].decode())
+                metrics.DEAD_LETTERED.labels(name, CONSUMERS_DIED).inc()
+                self._log.error("buried", stream=name, reason=CONSUMERS_DIED, entry_id=reply[0].decode())
             elif reply and (taken := self._reclaimed(stream, [reply])):
                 return taken
         return []
@@ -246,7 +247,7 @@ class Consumer:
         limit = self._terms.max_attempts * _CRASHES_PER_ATTEMPT
         detail = f"handed out {limit} times and never handled: look at the logs of its consumers"
         terms: list[Argument] = [self._terms.lease_ms, self._terms.max_attempts, limit]
-        letter: list[Argument] = [name, "consumers died", detail]
+        letter: list[Argument] = [name, CONSUMERS_DIED, detail]
         keys = [stream.decode(), self._scripts.partitions[partition].dead]
         return list(await self._scripts.call("suspect", keys, [self._group, self.name, *terms, end, *letter]))
 

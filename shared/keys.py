@@ -15,6 +15,10 @@ META = "reshelve:meta"
 `marked:<path>` (a level's directory that has its marker)."""
 BREAKERS = "reshelve:breakers"
 """Hash: `<worker>/<level>` to the ms until which that mover's breaker of the level counts as open."""
+FIGURES = "reshelve:figures"
+"""Hash: what one replica works out for all, as JSON: `contents` (per level), `bytes/<level>`."""
+WORKING_OUT = "reshelve:figuring:"
+"""Before a figure's name: the lock of whoever works it out, and afterwards the time in which nobody need."""
 
 StreamName = Literal["views", "moves", "placed", "retires"]
 WORK_STREAMS: tuple[StreamName, ...] = ("views", "moves", "placed", "retires")

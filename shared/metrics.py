@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import permutations
+
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     REGISTRY,
@@ -36,7 +39,9 @@ DEAD_LETTERED = Counter("reshelve_dead_letters_total", "Entries given up on", ["
 # The client library takes `dead_letters` and `dead_letters_total` for one name: the gauge has a registry of its own.
 _BESIDE = CollectorRegistry()
 DEAD_LETTERS = Gauge("reshelve_dead_letters", "Dead letters that wait for an operator", registry=_BESIDE)
-LAST_SUCCESS = Gauge("reshelve_last_success_timestamp_seconds", "When the loop last did its work", ["loop"])
+REVIEWS_WAITING = Gauge("reshelve_reviews_waiting", "Contents up for review, now or at a time to come")
+POSTPONED = Gauge("reshelve_postponed", "Moves and retires put aside until their time comes; in no stream's backlog")
+LAST_SUCCESS = Gauge("reshelve_last_success_timestamp_seconds", "When the loop last did its work, 0: never", ["loop"])
 
 # --- planner ---
 VIEWS_TALLIED = Counter("reshelve_views_tallied_total", "Views counted, and totals taken over")
@@ -49,13 +54,27 @@ MOVES = Counter("reshelve_moves_total", "Attempts at moves by how they ended", [
 MOVED_BYTES = Counter("reshelve_moved_bytes_total", "Bytes of placed files", ["from", "to"])
 MOVE_SECONDS = Histogram("reshelve_move_seconds", "Time to place a file", buckets=_SLOW)
 RETIRES = Counter("reshelve_retires_total", "Retires by how they ended", ["outcome"])
+FLIP_FLOPS = Counter(
+    "reshelve_flip_flops_total", "Relocations back to the level that was left less than a day before", ["from", "to"]
+)
 BREAKER_OPEN = Gauge("reshelve_breaker_open", "1 while this mover lets the level's work wait", ["level"])
+LEVEL_FREE_BYTES = Gauge("reshelve_level_free_bytes", "Room left for us on the level's file system", ["level"])
+LEVEL_SIZE_BYTES = Gauge("reshelve_level_size_bytes", "Size of the level's file system", ["level"])
+LEVEL_BYTES = Gauge("reshelve_level_bytes", "Bytes of the files in the level's directory, counted rarely", ["level"])
 
 # --- recorder ---
+LEVEL_CONTENTS = Gauge("reshelve_level_contents", "Contents that the catalog has on the level", ["level"])
 RELOCATIONS_COMMITTED = Counter("reshelve_relocations_committed_total", "Relocations committed", ["from", "to"])
 COMMIT_BATCH_SIZE = Histogram("reshelve_commit_batch_size", "Relocations per transaction", buckets=_BATCH)
 COMMIT_SECONDS = Histogram("reshelve_commit_seconds", "Time of a transaction", buckets=_FAST)
 RELOCATION_SECONDS = Histogram("reshelve_relocation_seconds", "From the view to the commit", buckets=_SLOW)
+
+
+def start_pairs(levels: Iterable[str], *counters: Counter) -> None:
+    """Let the counters by `from` and `to` begin with 0: an increase from nothing to 1 is one that nobody sees."""
+    for source, target in permutations(levels, 2):
+        for counter in counters:
+            counter.labels(source, target)
 
 
 def exposition() -> bytes:

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from shared import metrics
 from shared.catalog import Catalog, CatalogDownError, Connections
+from shared.consume import CONSUMERS_DIED
 from shared.errors import StopServiceError
 from shared.keys import META, StreamName
 from shared.log import Log, configure
@@ -200,6 +201,7 @@ async def _watch(runtime: Runtime[S], streams: Sequence[StreamName]) -> None:
     contents = Contents(runtime.scripts)
     for name in streams:
         metrics.RECLAIMED.labels(name)
+        metrics.DEAD_LETTERED.labels(name, CONSUMERS_DIED)
         metrics.STREAM_BACKLOG.labels(name).set(0)
         metrics.STREAM_PENDING.labels(name).set(0)
         metrics.STREAM_OLDEST_SECONDS.labels(name).set(0)
@@ -213,7 +215,10 @@ async def _watch(runtime: Runtime[S], streams: Sequence[StreamName]) -> None:
                 metrics.STREAM_PENDING.labels(name).set(pending)
                 age_s = 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
                 metrics.STREAM_OLDEST_SECONDS.labels(name).set(age_s)
-            metrics.DEAD_LETTERS.set((await contents.waiting())["dead"])
+            waiting = await contents.waiting()
+            metrics.DEAD_LETTERS.set(waiting["dead"])
+            metrics.REVIEWS_WAITING.set(waiting["review"])
+            metrics.POSTPONED.set(waiting["later"])
             # A Redis that was emptied has lost them, and would take a service with another number of partitions in.
             await _claim_partitions(runtime)
         except StopServiceError as error:

@@ -44,6 +44,7 @@ def initialise_metrics() -> None:
         metrics.VIEWS_ACCEPTED.labels(kind)
     for reason in ("invalid", *_REASONS.values()):
         metrics.VIEWS_REJECTED.labels(reason)
+    metrics.LAST_SUCCESS.labels("gate")
 
 
 class NoneAcceptedError(ProblemError):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
+from services.mover.beneath import Reason
 from services.mover.breaker import Breakers
 from services.mover.breaking import show_breakers
-from services.mover.handling import Handling
+from services.mover.handling import ATTEMPTS_USED_UP, UNDECODABLE, Handling
 from services.mover.markers import Markers
 from services.mover.moving import Moving
-from services.mover.retiring import Retiring
+from services.mover.retiring import NOT_COMMITTED, Retiring
 from services.mover.roots import Roots
 from services.mover.settings import MoverSettings
+from services.mover.survey import Survey
 from shared import metrics
 from shared.catalog import Catalog
 from shared.consume import Consumer, Terms
+from shared.messages import METHODS
 from shared.patience import StoppedError, patiently, pause, until_stopped
 from shared.service import Runtime, run
 from shared.state.breakers import OpenBreakers
@@ -24,14 +28,13 @@ from shared.state.moves import DeadLetters, Moves, RawEntry
 _DUE_S = 0.25
 _DUE_LIMIT = 200
 _OUTCOMES = ("handed back", "retry", "waits", "dead")
+_REASONS = (*Reason, UNDECODABLE, ATTEMPTS_USED_UP, NOT_COMMITTED)
 
 
 async def move(runtime: Runtime[MoverSettings]) -> None:
     """Place and retire files until stopped."""
     settings, scripts, log, stop = runtime.settings, runtime.scripts, runtime.log, runtime.stop
-    for outcome in _OUTCOMES:
-        metrics.MOVES.labels(outcome, "")
-        metrics.RETIRES.labels(outcome)
+    _initialise_metrics()
     reader = runtime.reader()
     terms = Terms(settings.lease_ms, settings.max_attempts)
     consumer = Consumer(scripts, reader, ["moves", "retires"], terms=terms, log=log, stop=stop)
@@ -55,6 +58,7 @@ async def move(runtime: Runtime[MoverSettings]) -> None:
             consumer.reading(hands.run(settings.mover_concurrency, stop)),
             _put_back_due(runtime, moves),
             show_breakers(breakers, published, consumer.name, catalog=catalog, log=log, stop=stop),
+            Survey(catalog, runtime.redis, log, settings.mover_roots).run(stop),
         )
     finally:
         # Not waited for: where one is still at work, we were told to hurry, and its fencing token is given away.
@@ -62,6 +66,20 @@ async def move(runtime: Runtime[MoverSettings]) -> None:
         retiring.shutdown(wait=False, cancel_futures=True)
         await consumer.leave()
         await reader.aclose()
+
+
+def _initialise_metrics() -> None:
+    """Every series exists from the start; those by level follow when the table is read."""
+    for outcome in _OUTCOMES:
+        metrics.MOVES.labels(outcome, "")
+    for outcome, method in product(("placed", "refused"), METHODS):
+        metrics.MOVES.labels(outcome, method)
+    for outcome in (*_OUTCOMES, "removed", "gone already", "refused"):
+        metrics.RETIRES.labels(outcome)
+    for stream, reason in product(("moves", "retires"), _REASONS):
+        metrics.DEAD_LETTERED.labels(stream, reason)
+    for loop in ("move", "room"):
+        metrics.LAST_SUCCESS.labels(loop)
 
 
 class Hands:

@@ -19,7 +19,7 @@ from shared.batching import Batcher
 from shared.catalog import Catalog
 from shared.errors import DeadLetterError, RetryError
 from shared.messages import Retire
-from shared.state.moves import Held, RawEntry
+from shared.state.moves import CAME_BACK, Held, RawEntry
 
 NOT_COMMITTED = "not committed"
 _STALE = "stale"
@@ -44,7 +44,7 @@ class Retiring:
             "start",
         )
         self._confirming: Batcher[Held, str] = Batcher(self._confirm_all, _BATCH)
-        self._settling = handling.by_partition(moves.settle, lambda held: held.partition, gone=False, doing="settle")
+        self._settling = handling.by_partition(moves.settle, lambda held: held.partition, gone=0, doing="settle")
 
     async def handle(self, entry: RawEntry) -> None:
         """Remove the source and settle, or do what the error says is next."""
@@ -70,8 +70,11 @@ class Retiring:
         check_roots(order, await handling.patiently(lambda: self._roots.covering(order), "read the roots"))
         with handling.through(doors_of(order), order.move_id):
             removed = await self._remove(held, order)
-        if not await self._settling.submit(held):
+        settled = await self._settling.submit(held)
+        if not settled:
             raise StaleError(f"attempt {held.attempt} is not the latest")
+        if settled == CAME_BACK:
+            metrics.FLIP_FLOPS.labels(order.from_level, order.to_level).inc()
         metrics.RETIRES.labels("removed" if removed else "gone already").inc()
         handling.log.info("settled", cid=order.cid, move_id=order.move_id, target=order.to_level)
 

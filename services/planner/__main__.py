@@ -22,6 +22,9 @@ async def plan(runtime: Runtime[PlannerSettings]) -> None:
     settings, scripts, log, stop = runtime.settings, runtime.scripts, runtime.log, runtime.stop
     for outcome in OUTCOMES:
         metrics.REVIEWS.labels(outcome)
+    for loop in ("tally", "review", "levels"):
+        metrics.LAST_SUCCESS.labels(loop)
+    metrics.DEAD_LETTERED.labels("views", "undecodable")
     catalog, contents = Catalog(runtime.connections), Contents(scripts)
     table = LevelTable(catalog, contents, runtime.redis, log)
     reader = runtime.reader()

@@ -67,6 +67,7 @@ class LevelTable:
         await self.load()
         if self._levels is None:
             return
+        metrics.start_pairs((level.content_level for level in self._levels), metrics.MOVES_OPENED)
         wanted = fingerprint(self._levels)
         if await self._redis.hget(META, "levels") == wanted.encode():
             return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from services.recorder.census import Census
 from services.recorder.record import REASONS, Recording
 from services.recorder.settings import RecorderSettings
 from shared import metrics
-from shared.catalog import Commitments
+from shared.catalog import Catalog, Commitments
 from shared.consume import Consumer, Terms
 from shared.patience import until_stopped
 from shared.service import Runtime, run
@@ -17,6 +18,8 @@ async def record(runtime: Runtime[RecorderSettings]) -> None:
     settings, scripts, log, stop = runtime.settings, runtime.scripts, runtime.log, runtime.stop
     for reason in REASONS:
         metrics.DEAD_LETTERED.labels("placed", reason)
+    for loop in ("record", "census"):
+        metrics.LAST_SUCCESS.labels(loop)
     reader = runtime.reader()
     terms = Terms(settings.lease_ms, settings.max_attempts)
     consumer = Consumer(scripts, reader, ["placed"], terms=terms, log=log, stop=stop)
@@ -25,7 +28,8 @@ async def record(runtime: Runtime[RecorderSettings]) -> None:
     try:
         runtime.at_work()
         recorded = consumer.reading(recording.run(settings.batch_limit, grace_ms, stop))
-        await until_stopped(consumer.keep_leases(), recorded)
+        census = Census(Catalog(runtime.connections), runtime.redis, log)
+        await until_stopped(consumer.keep_leases(), recorded, census.run(stop))
     finally:
         await consumer.leave()
         await reader.aclose()

@@ -1,22 +1,27 @@
 -- Settles contents whose source is gone: retiring -> idle, up for review. Called by Moves.settle (mover).
 -- KEYS: 1 retires stream; 2 review; then one content per item
--- ARGV: 1 group; then per item: entry id, cid, move_id, attempt
--- Reply: per item 1 settled | 0 refused: the attempt is stale or the entry was handled, nothing was done
+-- ARGV: 1 group; 2 ms within which a way back is a flip-flop; then per item: entry id, cid, move_id, attempt,
+--       level that it came from
+-- Reply: per item 1 settled | 2 settled, and back on the level that it had left within that time
+--      | 0 refused: the attempt is stale or the entry was handled, nothing was done
 local time = redis.call('TIME')
-local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local reply, at = {}, 1
+local ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = string.format('%.0f', ms)
+local window = tonumber(ARGV[2])
+local reply, at = {}, 2
 for i = 3, #KEYS do
-  local id, cid, move_id, attempt = unpack(ARGV, at + 1, at + 4)
-  at = at + 4
-  local state = redis.call('HMGET', KEYS[i], 'move_id', 'attempt', 'status')
+  local id, cid, move_id, attempt, source = unpack(ARGV, at + 1, at + 5)
+  at = at + 5
+  local state = redis.call('HMGET', KEYS[i], 'move_id', 'attempt', 'status', 'level', 'came_from', 'moved_at')
   if state[1] == move_id and state[2] == attempt and state[3] == 'retiring'
     and redis.call('XACK', KEYS[1], ARGV[1], id) == 1 then
     redis.call('XDEL', KEYS[1], id)
-    redis.call('HSET', KEYS[i], 'status', 'idle', 'moved_at', now)
+    redis.call('HSET', KEYS[i], 'status', 'idle', 'moved_at', now, 'came_from', source)
     redis.call('HDEL', KEYS[i], 'move_id', 'target', 'worker_id', 'attempt', 'error')
     redis.call('HINCRBY', KEYS[i], 'version', 1)
     redis.call('ZADD', KEYS[2], now, cid)
-    reply[#reply + 1] = 1
+    local back = state[5] and state[5] == state[4] and ms - (tonumber(state[6]) or 0) < window
+    reply[#reply + 1] = back and 2 or 1
   else
     reply[#reply + 1] = 0
   end

@@ -14,6 +14,10 @@ from shared.state.scripts import Argument, Scripts
 
 OBSOLETE = 0
 NOT_MINE = -1
+SETTLED = 1
+CAME_BACK = 2
+"""Settled on the level that it had left less than `FLIP_FLOP_MS` ago."""
+FLIP_FLOP_MS = 24 * 3600 * 1000
 WAITED = "waited"
 """The field of an entry that was put aside without a count."""
 
@@ -81,14 +85,15 @@ class Moves:
             arguments += (held.entry_id, placed.move_id, held.attempt, *flat)
         return [reply == 1 for reply in await self._scripts.call("finish", names, arguments)]
 
-    async def settle(self, partition: int, held: Sequence[Held]) -> list[bool]:
-        """Per item whether the content is settled and up for review; False where the attempt is stale."""
+    async def settle(self, partition: int, held: Sequence[Held]) -> list[int]:
+        """Per item SETTLED or CAME_BACK (and up for review), or 0 where the attempt is stale."""
         keys = self._scripts.partitions[partition]
         names = [keys.stream("retires"), keys.review, *(keys.content(item.message.cid) for item in held)]
-        arguments: list[Argument] = [GROUPS["retires"]]
+        arguments: list[Argument] = [GROUPS["retires"], FLIP_FLOP_MS]
         for item in held:
-            arguments += (item.entry_id, item.message.cid, item.message.move_id, item.attempt)
-        return [reply == 1 for reply in await self._scripts.call("settle", names, arguments)]
+            message = item.message
+            arguments += (item.entry_id, message.cid, message.move_id, item.attempt, message.from_level)
+        return list(await self._scripts.call("settle", names, arguments))
 
     async def postpone(self, held: Held, wait_ms: int, error: str, *, counted: bool = True) -> bool:
         """Put the entry aside for `wait_ms`; False where the attempt is stale.

@@ -110,7 +110,7 @@ class Mover(Consumer):
     def settle(self, attempt: Attempt) -> None:
         if attempt.stage == "removed":
             (did,) = self.bench.do(Moves(self.bench.scripts).settle(P, [attempt.held]))
-            self._took(attempt, did)
+            self._took(attempt, bool(did))
 
     def postpone(self, attempt: Attempt) -> None:
         self._unlock(attempt)

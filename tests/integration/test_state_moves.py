@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from shared.messages import Move, Placed, Retire
-from shared.state.moves import NOT_MINE, OBSOLETE, Commitment, Commits, Held, Moves
+from shared.state.moves import CAME_BACK, FLIP_FLOP_MS, NOT_MINE, OBSOLETE, SETTLED, Commitment, Commits, Held, Moves
 from tests.samples import a_move, a_placed, a_retire, retire_of
 from tests.streams import CID, OTHER, THIRD, P, Streams, connected, now_ms
 
@@ -394,16 +394,16 @@ async def test_a_relocation_that_failed_in_the_recorder_and_was_retried_goes_on(
 # --- settle -----------------------------------------------------------------------------------------------------------
 
 
-async def settled(seen: Streams, *held: Held) -> list[bool]:
+async def settled(seen: Streams, *held: Held) -> list[int]:
     return await Moves(seen.scripts).settle(P, held)
 
 
 async def test_a_settled_content_is_idle_and_up_for_review(seen: Streams) -> None:
     held = await a_held_retire(seen, attempt=1)
-    assert await settled(seen, held) == [True]
+    assert await settled(seen, held) == [SETTLED]
     state = await seen.content()
     assert is_now(int(state.pop("moved_at")))
-    assert state == {"level": "silver", "status": "idle", "version": "8", "count": "1500"}
+    assert state == {"level": "silver", "came_from": "bronze", "status": "idle", "version": "8", "count": "1500"}
     assert is_now((await seen.reviews())[CID])
     assert (await seen.entries("retires"), await seen.pending("retires")) == ([], {})
 
@@ -412,15 +412,15 @@ async def test_a_content_settles_once(seen: Streams) -> None:
     held = await a_held_retire(seen, attempt=1)
     await settled(seen, held)
     before = await seen.everything()
-    assert await settled(seen, held) == [False]
+    assert await settled(seen, held) == [0]
     assert await seen.everything() == before
 
 
 async def test_a_stale_attempt_settles_nothing(seen: Streams) -> None:
     held = await a_held_retire(seen, attempt=2)
     before = await seen.everything()
-    assert await settled(seen, replace(held, attempt=1)) == [False]
-    assert await settled(seen, replace(held, message=a_retire(CID))) == [False]
+    assert await settled(seen, replace(held, attempt=1)) == [0]
+    assert await settled(seen, replace(held, message=a_retire(CID))) == [0]
     assert await seen.everything() == before
 
 
@@ -429,13 +429,31 @@ async def test_only_a_retiring_content_settles(seen: Streams, status: str) -> No
     held = await a_held_retire(seen, attempt=1)
     await seen.put_content(status=status)
     before = await seen.everything()
-    assert await settled(seen, held) == [False]
+    assert await settled(seen, held) == [0]
     assert await seen.everything() == before
 
 
 async def test_a_batch_of_settlings_is_answered_item_by_item(seen: Streams) -> None:
     items = [await a_held_retire(seen, cid, attempt=1) for cid in (CID, OTHER, THIRD)]
     await seen.put_content(OTHER, attempt=2)
-    assert await settled(seen, *items) == [True, False, True]
+    assert await settled(seen, *items) == [SETTLED, 0, SETTLED]
     assert (await seen.reviews()).keys() == {CID, THIRD}
     assert [entry["cid"] for entry in await seen.entries("retires")] == [OTHER]
+
+
+@pytest.mark.parametrize(
+    ("came_from", "ago_ms", "answer"),
+    [
+        ("silver", 60_000, CAME_BACK),
+        ("silver", FLIP_FLOP_MS - 60_000, CAME_BACK),
+        ("silver", FLIP_FLOP_MS + 1, SETTLED),
+        ("gold", 60_000, SETTLED),
+    ],
+)
+async def test_a_content_that_comes_back_soon_to_the_level_it_left_is_told(
+    seen: Streams, came_from: str, ago_ms: int, answer: int
+) -> None:
+    held = await a_held_retire(seen, attempt=1)
+    await seen.put_content(came_from=came_from, moved_at=now_ms() - ago_ms)
+    assert await settled(seen, held) == [answer]
+    assert (await seen.content())["came_from"] == "bronze"
