@@ -46,7 +46,7 @@ lock:
 	"$$uv" $(COMPILE) $(UPGRADE) -c requirements.lock --extra embedded --group dev -o requirements-dev.lock
 
 clean:
-	rm -rf .venv .uv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .uv .prometheus build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 tools:

@@ -4,7 +4,7 @@
 #
 #   deploy/bootstrap.sh tools    the virtual environment only
 #   deploy/bootstrap.sh demo     and a MariaDB server, unless RESHELVE_MYSQL_URL names one
-#   deploy/bootstrap.sh test     and a MariaDB server, a Redis with TLS, and strace: the tests need the programs themselves
+#   deploy/bootstrap.sh test     and a MariaDB server, a Redis with TLS, strace, Prometheus: the tests need the programs themselves
 set -eu
 cd "$(dirname "$0")/.."
 purpose=${1:-tools}
@@ -41,15 +41,40 @@ needs_mysql_server() {
     esac
 }
 
-apt_install() {
-    command -v apt-get >/dev/null || die "install these with your package manager, then repeat: $*"
+has_prometheus() {
+    { command -v promtool && command -v prometheus; } >/dev/null || [ -x .prometheus/usr/bin/promtool ]
+}
+
+# Unpacked, not installed: the installed package starts a daemon.
+unpack_prometheus() {
+    command -v apt-get >/dev/null || die "put prometheus and promtool 2.42 or later on PATH, then repeat"
+    say "unpacking Prometheus into .prometheus"
+    rm -rf .prometheus
+    mkdir .prometheus
+    fetch='cd .prometheus && apt-get -qq -o APT::Sandbox::User=root download prometheus'
+    if ! (eval "$fetch") 2>/dev/null; then
+        become_root "apt-get update"
+        # shellcheck disable=SC2086  # as_root is empty or one word
+        $as_root apt-get -q update
+        (eval "$fetch") || die "apt has no package prometheus: put prometheus and promtool on PATH, then repeat"
+    fi
+    dpkg-deb -x .prometheus/*.deb .prometheus
+    rm .prometheus/*.deb
+}
+
+become_root() {
     if [ "$(id -u)" -eq 0 ]; then
         as_root=
     elif command -v sudo >/dev/null; then
         as_root=sudo
     else
-        die "run as root, then repeat: apt-get install --no-install-recommends $*"
+        die "run as root, then repeat: $*"
     fi
+}
+
+apt_install() {
+    command -v apt-get >/dev/null || die "install these with your package manager, then repeat: $*"
+    become_root "apt-get install --no-install-recommends $*"
     say "installing $*"
     $as_root apt-get -q update
     # shellcheck disable=SC2086  # as_root is empty or one word
@@ -74,6 +99,8 @@ if [ "$purpose" = test ] && ! command -v redis-server >/dev/null && ! command -v
     set -- "$@" redis-tools
 fi
 if [ $# -gt 0 ]; then apt_install "$@"; fi
+# Its promtool runs the alerts' tests, and a real one the dashboards' queries.
+if [ "$purpose" = test ] && ! has_prometheus; then unpack_prometheus; fi
 
 # What the environment was made from, and where: it holds absolute paths.
 wanted="$(cat requirements-dev.lock pyproject.toml deploy/bootstrap.sh | sha256sum) $(pwd -P) $(python3 -V)"
