@@ -203,6 +203,11 @@ def test_a_pod_reaches_and_is_reached_where_it_must(name: str) -> None:
     assert allowed("ingress", name) == doors
 
 
+def test_a_pod_that_nobody_thought_of_reaches_nothing() -> None:
+    policy = of_kind("NetworkPolicy")["default-deny"]["spec"]
+    assert policy == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
 # --- scaling and watching ---------------------------------------------------------------------------------------------
 
 
