@@ -25,8 +25,9 @@ from shared.state.moves import RawEntry
 from shared.state.scripts import Argument, Scripts
 from shared.sweep import Sweep
 
-_BLOCK_MS = 500
 CONSUMERS_DIED = "consumers died"
+"""The reason of dead letters that were handed out to the limit."""
+_BLOCK_MS = 500
 """How long a read waits: a stop is noticed within it, since a blocking read is never cancelled."""
 _CRASHES_PER_ATTEMPT = 2
 _RECLAIM_S = 1.0
