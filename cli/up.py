@@ -14,6 +14,7 @@ from cli.terminal import console, shown
 from shared.levels import Levels
 from shared.mysql_url import parse_mysql_url
 from shared.patience import StoppedError, pause
+from shared.redis_url import place
 
 _FOLLOW_S = 0.2
 
@@ -46,7 +47,7 @@ def introduction(system: System, levels: Levels, data_dir: Path) -> list[str]:
         f"reshelve is up: {len(replicas)} services, ready in {system.seconds:.1f} s",
         f"  HTTP     {system.http_url}",
         f"  metrics  {metrics}",
-        f"  Redis    {_redis_place(system)}{_owner(system, 'redis_url')}",
+        f"  Redis    {place(system.settings.redis_url.get_secret_value())}{_owner(system, 'redis_url')}",
         f"  MySQL    {_mysql_place(system)}{_owner(system, 'mysql_url')}",
     ]
     for level in levels:
@@ -56,13 +57,6 @@ def introduction(system: System, levels: Levels, data_dir: Path) -> list[str]:
     lines.append(f"  logs     {data_dir.resolve() / 'logs'}")
     lines.append("Ctrl-C stops it.")
     return lines
-
-
-def _redis_place(system: System) -> str:
-    arguments = system.session.redis.connection_pool.connection_kwargs
-    if "path" in arguments:
-        return f"{arguments['path']}, database {arguments.get('db', 0)}"
-    return f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}, database {arguments.get('db', 0)}"
 
 
 def _mysql_place(system: System) -> str:

@@ -19,6 +19,7 @@ from shared import metrics
 from shared.keys import GROUPS, StreamName
 from shared.log import Log
 from shared.patience import StoppedError, backoff_s, is_outage, pause
+from shared.reading import Reading
 from shared.redis_client import is_missing_group
 from shared.state.contents import Contents
 from shared.state.moves import RawEntry
@@ -67,7 +68,6 @@ class Consumer:
         """`reader` serves nothing but this consumer's blocking reads; its timeout lies beyond `_BLOCK_MS`."""
         self.name = consumer_name()
         self._scripts = scripts
-        self._reader = reader
         self._group = GROUPS[streams[0]]
         self._streams = tuple(streams)
         self._terms = terms
@@ -77,6 +77,8 @@ class Consumer:
         self._slots: dict[bytes, _Slot] = {
             keys.stream(name).encode(): (name, keys.partition) for keys in scripts.partitions for name in streams
         }
+        partitions = {stream: partition for stream, (_, partition) in self._slots.items()}
+        self._reading = Reading(reader, self._group, self.name, partitions)
         self._sweep = Sweep(scripts, list(self._slots), self._group, self.name, lease_ms=terms.lease_ms, log=log)
         self._held: dict[_EntryKey, RawEntry] = {}
         self._turns = deque(self._slots)
@@ -98,7 +100,7 @@ class Consumer:
         """
         try:
             await self._contents_ready()
-            entries = await self._reclaim(limit)
+            entries = self._entries(self._reading.arrived()) or await self._reclaim(limit)
             if self._reread:
                 # What was just taken over is among it.
                 entries = await self._read_own(limit)
@@ -112,8 +114,11 @@ class Consumer:
             self._log.info("reading again", failures=self._failures)
             self._failures = 0
         # Only now: a take that broke off half-way has handed out nothing, and all it found is read again.
-        self._held.update(((entry.stream, entry.partition, entry.entry_id), entry) for entry in entries)
+        self._hold(entries)
         return entries
+
+    def _hold(self, entries: Iterable[RawEntry]) -> None:
+        self._held.update(((entry.stream, entry.partition, entry.entry_id), entry) for entry in entries)
 
     def release(self, entries: Iterable[RawEntry]) -> None:
         """These are handled, or no longer ours."""
@@ -165,6 +170,9 @@ class Consumer:
 
     async def leave(self) -> None:
         """Hand back what is in hand, and give up the name where nothing is held under it; without Redis, let it be."""
+        with suppress(RedisError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_S):
+                self._hold(self._entries(await self._reading.end()))
         await self._hand_back_held()
         with suppress(RedisError, TimeoutError):
             async with asyncio.timeout(_LEAVE_S):
@@ -257,7 +265,7 @@ class Consumer:
         entries: list[RawEntry] = []
         cursors = dict.fromkeys(self._slots, b"0-0")
         while cursors:
-            found = await self._xreadgroup(cursors, max(1, limit), None)
+            found = await self._reading.own(cursors, max(1, limit))
             cursors = {stream: rows[-1][0] for stream, rows in found if rows}
             entries += [entry for entry in self._entries(found) if not self.holds(entry)]
         return entries
@@ -269,8 +277,8 @@ class Consumer:
             if entries or not wait:
                 return entries
         # All were empty just now: that several fill at the same moment is rare, and one entry of each is bearable.
-        found = await self._read(self._slots, max(1, limit // streams), _BLOCK_MS if wait else None)
-        return self._entries(found)
+        block_ms = _BLOCK_MS if wait else None
+        return self._entries(await self._reading.new(self._slots, max(1, limit // streams), block_ms))
 
     async def _read_in_turn(self, limit: int) -> list[RawEntry]:
         """Fewer entries than there are streams: ask some streams for one each, others first the next time."""
@@ -281,16 +289,8 @@ class Consumer:
             asked = [self._turns[i] for i in range(room)]
             self._turns.rotate(-room)
             unasked -= room
-            entries += self._entries(await self._read(asked, 1, None))
+            entries += self._entries(await self._reading.new(asked, 1))
         return entries
-
-    async def _read(self, streams: Iterable[bytes], count: int, block: int | None) -> list[Any]:
-        """New entries. `count` is per stream, as Redis' COUNT is."""
-        return await self._xreadgroup(dict.fromkeys(streams, b">"), count, block)
-
-    async def _xreadgroup(self, cursors: dict[bytes, bytes], count: int, block: int | None) -> list[Any]:
-        found = await self._reader.xreadgroup(self._group, self.name, cursors, count=count, block=block)  # type: ignore[arg-type]
-        return list(found or [])
 
     def _entries(self, found: list[Any]) -> list[RawEntry]:
         entries = []

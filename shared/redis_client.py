@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -16,6 +19,9 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from shared.redis_cluster import Cluster
+from shared.redis_url import seeds
 
 COMMAND_TIMEOUT_S = 10.0
 """How long a command may take before its outcome counts as unknown."""
@@ -44,20 +50,44 @@ _DOWN_PREFIXES = (
 )
 
 
+T = TypeVar("T")
+
+
 def connect(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S, connections: int = 64) -> Redis:
-    """A client that answers in bytes. A blocking read needs one of its own, with `timeout_s` beyond its BLOCK."""
-    return Redis.from_url(
-        url,
-        # The library would repeat a command whose answer was lost: an XADD would land twice.
-        retry=Retry(NoBackoff(), 0),
-        retry_on_timeout=False,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=5,
-        socket_keepalive=True,
-        health_check_interval=0,
-        max_connections=connections,
-        protocol=2,
-    )
+    """A client that answers in bytes. A blocking read needs one of its own, with `timeout_s` beyond its BLOCK.
+
+    `connections` are the most to one server. On a cluster a command must name a key of ours first; see `together`
+    and `servers` for what else differs.
+    """
+
+    def one(server_url: str) -> Redis:
+        return Redis.from_url(
+            server_url,
+            # The library would repeat a command whose answer was lost: an XADD would land twice.
+            retry=Retry(NoBackoff(), 0),
+            retry_on_timeout=False,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=5,
+            socket_keepalive=True,
+            health_check_interval=0,
+            max_connections=connections,
+            protocol=2,
+        )
+
+    nodes = seeds(url)
+    return Cluster(nodes, one) if nodes else one(url)
+
+
+def together(redis: Redis, partitions: Iterable[T]) -> list[list[T]]:
+    """The partitions in groups that one command can span: all of them on one Redis, each alone on a cluster."""
+    if isinstance(redis, Cluster):
+        return [[partition] for partition in partitions]
+    return [list(partitions)]
+
+
+async def servers(redis: Redis) -> Sequence[Redis]:
+    """The servers that hold keys, for what must be asked of each: one Redis, or a cluster's masters."""
+    return await redis.masters() if isinstance(redis, Cluster) else [redis]
 
 
 def is_down(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from shared.errors import StopServiceError
 from shared.keys import META, StreamName
 from shared.log import Log, configure
 from shared.patience import StoppedError, is_outage, patiently, pause
-from shared.redis_client import connect
+from shared.redis_client import connect, servers
 from shared.settings import Settings, read_settings
 from shared.state.contents import Contents
 from shared.state.scripts import Scripts
@@ -56,7 +56,9 @@ class Runtime(Generic[S]):
 
     def reader(self) -> Redis:
         """A client for blocking reads alone."""
-        return connect(self.settings.redis_url.get_secret_value(), timeout_s=30, connections=2)
+        # On a cluster each partition has a read of its own that blocks, and one beside it that does not.
+        connections = 2 * self.settings.partitions
+        return connect(self.settings.redis_url.get_secret_value(), timeout_s=30, connections=connections)
 
     async def unready(self) -> str:
         """Why nothing is to be expected of this service now, or an empty text."""
@@ -77,7 +79,8 @@ class Runtime(Generic[S]):
         missing = []
         try:
             async with asyncio.timeout(2):
-                await self.redis.ping()
+                for server in await servers(self.redis):
+                    await server.ping()
         except (RedisError, TimeoutError):
             missing.append("redis")
         try:

@@ -19,7 +19,7 @@ from shared.log import Log
 from shared.messages import Tally
 from shared.patience import backoff_s
 from shared.redis_client import is_down
-from shared.state.views import DeadlineError, Part, Views
+from shared.state.views import DeadlineError, Part, TakenPartlyError, Views
 
 _BATCH_LIFE_MS = 600_000
 """Long beyond any deadline: a repeated batch finds its marker."""
@@ -122,7 +122,7 @@ class Publisher:
                     await self._views.publish(parts, self._gate.redis_ms(deadline))
             except DeadlineError:
                 return _refusal("Redis got the views too late", failures)
-            except (RedisError, TimeoutError) as error:
+            except (RedisError, TimeoutError, TakenPartlyError) as error:
                 if isinstance(error, RedisError) and not is_down(error):
                     raise
                 if _refuses_writes(error):
@@ -130,7 +130,7 @@ class Publisher:
                     return _refusal("Redis refuses writes just now", failures)
                 failures += 1
                 if failures == 1:
-                    self._log.warning("repeating a batch", error=str(error) or type(error).__name__)
+                    self._log.warning("repeating a batch", error=str(error.__cause__ or error) or type(error).__name__)
                 wait_s = min(backoff_s(failures), _LONGEST_WAIT_S)
                 if asyncio.get_running_loop().time() + wait_s >= deadline:
                     self._gate.shut()

@@ -11,7 +11,7 @@ from services.ingest.problems import UnavailableError
 from shared import metrics
 from shared.log import Log
 from shared.patience import pause
-from shared.redis_client import is_down
+from shared.redis_client import is_down, servers
 from shared.state.contents import Contents
 
 _POLL_S = 0.5
@@ -60,9 +60,8 @@ class Gate:
     async def look(self) -> None:
         """Ask once; an outage leaves everything as it is."""
         try:
-            seconds, microseconds = await self._redis.time()
-            # From the moment of the reply: the clock was read a little before, so what we work out is never too late.
-            self._ahead_ms = seconds * 1000 + microseconds / 1000 - asyncio.get_running_loop().time() * 1000
+            # On a cluster the clock that is the most behind: its own deadline is the last.
+            self._ahead_ms = min([await _ahead_ms(server) for server in await servers(self._redis)])
             self._backlog = (await self._contents.backlog())["views"]
         except RedisError as error:
             if not is_down(error):
@@ -72,3 +71,10 @@ class Gate:
             self._log.info("taking views in")
         self._open = True
         metrics.LAST_SUCCESS.labels("gate").set_to_current_time()
+
+
+async def _ahead_ms(server: Redis) -> float:
+    """How far a server's clock is ahead of the event loop's; rather too little than too much."""
+    seconds, microseconds = await server.time()
+    # From the moment of the reply: the clock was read a little before, so what we work out is never too late.
+    return seconds * 1000 + microseconds / 1000 - asyncio.get_running_loop().time() * 1000

@@ -37,7 +37,7 @@ class OpenBreakers:
         closed = self._published - set(fields)
         if not fields and not closed:
             return
-        async with self._redis.pipeline(transaction=True) as pipe:
+        async with self._redis.pipeline(transaction=False) as pipe:
             if fields:
                 pipe.hset(BREAKERS, mapping=fields)
             if closed:

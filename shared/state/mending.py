@@ -9,6 +9,7 @@ from typing import Any, Literal
 import orjson
 
 from shared.keys import GROUPS, PartitionKeys, StreamName
+from shared.redis_client import servers
 from shared.state.contents import ContentState
 from shared.state.scripts import Argument, Scripts
 
@@ -109,12 +110,14 @@ class Mending:
 
     async def known(self) -> AsyncIterator[list[str]]:
         """The cids that Redis holds a state of, some pages long; one may come twice."""
-        cursor = 0
-        while True:
-            cursor, names = await self._redis.scan(cursor, match="reshelve:{*}:content:*", count=_PAGE)
-            yield [name.decode().split(":content:", 1)[1] for name in names]
-            if not cursor:
-                return
+        everywhere: Sequence[Any] = await servers(self._redis)
+        for server in everywhere:
+            cursor = 0
+            while True:
+                cursor, names = await server.scan(cursor, match="reshelve:{*}:content:*", count=_PAGE)
+                yield [name.decode().split(":content:", 1)[1] for name in names]
+                if not cursor:
+                    break
 
     async def up_for_review(self, cids: Sequence[str]) -> list[bool]:
         """Per cid whether it is up for review."""

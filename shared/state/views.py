@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.keys import GROUPS
 from shared.levels import COUNT_MAX
 from shared.messages import Tally
+from shared.redis_client import is_down, together
 from shared.state.scripts import Argument, Scripts, load
 
 
@@ -27,6 +31,10 @@ class DeadlineError(Exception):
     """The command reached Redis after its deadline; nothing was taken in."""
 
 
+class TakenPartlyError(Exception):
+    """Some partitions have taken their parts in, others could not just now; its cause says why."""
+
+
 class Views:
     """Ingest's verbs."""
 
@@ -35,40 +43,83 @@ class Views:
         self._scripts = scripts
 
     async def publish(self, parts: Mapping[int, Sequence[Part]], deadline_ms: int = 0) -> int:
-        """Take in the parts of each partition, all partitions or none; returns how many parts were new.
+        """Take in the parts of each partition; returns how many parts were new. Repeating adds nothing.
 
-        Repeating a call with the same markers adds nothing. Raises DeadlineError where Redis' clock was past
-        `deadline_ms` (0: never), redis.RedisError where the outcome is unknown or nothing happened.
+        On one Redis all partitions or none. On a cluster each partition for itself: TakenPartlyError says that some are
+        in, and a repetition with the same markers brings in the others. Raises DeadlineError where Redis' clock was
+        past `deadline_ms` (0: never), redis.RedisError where the outcome is unknown or nothing happened.
         """
-        script = load("publish")
-        async with self._scripts.redis.pipeline(transaction=True) as pipe:
-            for partition, items in parts.items():
-                keys = self._scripts.partitions[partition]
-                names = [keys.stream("views"), *(keys.seen(part.marker) for part in items)]
-                arguments: list[Argument] = [deadline_ms]
-                for part in items:
-                    arguments += (part.life_ms, part.packed)
-                pipe.evalsha(script.sha, len(names), *names, *arguments)
-            replies = await pipe.execute(raise_on_error=False)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            # Nothing was done: the same script is missing for every partition.
-            await self._scripts.redis.script_load(script.text)
-            return await self.publish(parts, deadline_ms)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
+        groups = together(self._scripts.redis, parts)
+        calls = (self._publish_together({p: parts[p] for p in group}, deadline_ms) for group in groups)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        taken = sum(outcome for outcome in outcomes if isinstance(outcome, int))
+        failures = sorted((outcome for outcome in outcomes if isinstance(outcome, BaseException)), key=_gravity)
+        if not failures:
+            return taken
+        if len(failures) == len(groups) or _gravity(failures[0]) == _LASTING:
+            raise failures[0]
+        if not isinstance(failures[0], DeadlineError):
+            raise TakenPartlyError from failures[0]
+        # The deadline passed between two partitions: end what began.
+        late = [
+            p for group, outcome in zip(groups, outcomes, strict=True) if not isinstance(outcome, int) for p in group
+        ]
+        return taken + await self.publish({p: parts[p] for p in late})
+
+    async def _publish_together(self, parts: Mapping[int, Sequence[Part]], deadline_ms: int) -> int:
+        """The partitions of one group. A single one needs no MULTI: its script is atomic by itself."""
+        calls = [self._call(partition, items, deadline_ms) for partition, items in parts.items()]
+        replies = [await self._scripts.call("publish", *calls[0])] if len(calls) == 1 else await self._multi(calls)
         late = {partition: parts[partition] for partition, reply in zip(parts, replies, strict=True) if reply[0] == 0}
         if late and len(late) == len(parts):
             raise DeadlineError
         taken = sum(sum(reply[1:]) for reply in replies)
         # Redis 7.0's clock goes on within a MULTI. Where the deadline passed between two partitions, end what began.
-        return taken + await self.publish(late) if late else taken
+        return taken + await self._publish_together(late, 0) if late else taken
+
+    async def _multi(self, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> Sequence[Any]:
+        script = load("publish")
+        redis: Any = self._scripts.redis
+        async with redis.pipeline(transaction=True) as pipe:
+            for names, arguments in calls:
+                pipe.evalsha(script.sha, len(names), *names, *arguments)
+            replies: list[Any] = await pipe.execute(raise_on_error=False)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            # Nothing was done: the same script is missing for every partition.
+            await redis.script_load(script.text)
+            return await self._multi(calls)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    def _call(
+        self, partition: int, items: Sequence[Part], deadline_ms: int
+    ) -> tuple[Sequence[str], Sequence[Argument]]:
+        keys = self._scripts.partitions[partition]
+        names = [keys.stream("views"), *(keys.seen(part.marker) for part in items)]
+        arguments: list[Argument] = [deadline_ms]
+        for part in items:
+            arguments += (part.life_ms, part.packed)
+        return names, arguments
 
     async def remember(self, key: str, digest: str, life_ms: int) -> str:
         """The digest that came first with this Idempotency-Key: this one, or the one it was first used with."""
         name = self._scripts.of(key).idempotency(key)
         first = await self._scripts.redis.set(name, digest, nx=True, get=True, px=life_ms)
         return first.decode() if isinstance(first, bytes) else digest
+
+
+_LASTING = 0
+
+
+def _gravity(failure: BaseException) -> int:
+    """The lowest first: what repeating will not mend, what may have been done all the same, a refusal, lateness."""
+    if isinstance(failure, DeadlineError):
+        return 3
+    if not is_down(failure):
+        return _LASTING
+    return 1 if isinstance(failure, RedisConnectionError | RedisTimeoutError) else 2
 
 
 @dataclass(frozen=True, slots=True)

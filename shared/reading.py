@@ -1,0 +1,76 @@
+"""Reading streams as one consumer of a group, in as few calls as the servers allow: one, or one per slot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from redis.asyncio import Redis
+
+from shared.redis_client import together
+
+Cursors = Mapping[bytes, bytes]
+Rows = list[Any]
+"""Per stream its name, and its entries as (id, fields)."""
+
+
+class Reading:
+    """`XREADGROUP`. A read that waits is never cancelled: its answer may hold entries, which would be lost to us."""
+
+    def __init__(self, reader: Redis, group: str, consumer: str, partitions: Mapping[bytes, int]) -> None:
+        """`partitions`: that of each stream. `reader` serves reads alone; its timeout lies beyond any `block_ms`."""
+        self._reader = reader
+        self._group = group
+        self._consumer = consumer
+        groups = together(reader, sorted(set(partitions.values())))
+        number_of = {partition: number for number, group in enumerate(groups) for partition in group}
+        self._call_of = {stream: number_of[partition] for stream, partition in partitions.items()}
+        self._one_call = len(groups) == 1
+        self._waiting: dict[int, asyncio.Task[Rows]] = {}
+
+    async def own(self, cursors: Cursors, count: int) -> Rows:
+        """What was delivered before, per stream from its cursor on. Nothing is on its way when it returns."""
+        await self.end()
+        return await self._all(cursors, count, None)
+
+    async def new(self, streams: Iterable[bytes], count: int, block_ms: int | None = None) -> Rows:
+        """New entries, at most `count` a stream. With `block_ms` empty streams are waited on until an entry comes."""
+        cursors = dict.fromkeys(streams, b">")
+        if block_ms is None or self._one_call:
+            return await self._all(cursors, count, block_ms)
+        return await self._all(cursors, count, None) or await self._first(cursors, count, block_ms)
+
+    def arrived(self) -> Rows:
+        """What came after an earlier wait had ended with another stream's entries. Raises that read's error."""
+        done = [call for call, task in self._waiting.items() if task.done()]
+        return [row for call in done for row in self._waiting.pop(call).result()]
+
+    async def end(self) -> Rows:
+        """Returns when no read is under way: what they brought. Where one failed, what it brought is known to `own`."""
+        answers = await asyncio.gather(*self._waiting.values(), return_exceptions=True)
+        self._waiting.clear()
+        return [row for rows in answers if not isinstance(rows, BaseException) for row in rows]
+
+    async def _all(self, cursors: Cursors, count: int, block_ms: int | None) -> Rows:
+        answers = await asyncio.gather(*(self._one(call, count, block_ms) for call in self._split(cursors).values()))
+        return [row for rows in answers for row in rows]
+
+    async def _first(self, cursors: Cursors, count: int, block_ms: int) -> Rows:
+        for number, call in self._split(cursors).items():
+            if number not in self._waiting:
+                self._waiting[number] = asyncio.create_task(self._one(call, count, block_ms))
+        await asyncio.wait(self._waiting.values(), return_when=asyncio.FIRST_COMPLETED)
+        return self.arrived()
+
+    def _split(self, cursors: Cursors) -> Mapping[int, Cursors]:
+        """The calls that it takes, by number; within each the streams in their order, which is that of the answer."""
+        calls: dict[int, dict[bytes, bytes]] = defaultdict(dict)
+        for stream, cursor in cursors.items():
+            calls[self._call_of[stream]][stream] = cursor
+        return calls
+
+    async def _one(self, cursors: Cursors, count: int, block_ms: int | None) -> Rows:
+        reader: Any = self._reader
+        return list(await reader.xreadgroup(self._group, self._consumer, cursors, count=count, block=block_ms) or [])
