@@ -17,14 +17,13 @@ from typing import Any, Self
 
 import aiohttp
 import asyncmy
-from redis.asyncio import Redis
 
 from cli.servers import PrivateMySQL, PrivateRedis
 from shared.catalog import Connections, Registry
 from shared.keys import META, PartitionKeys, partition_of
 from shared.mysql_url import parse_mysql_url
 from tests.faults.soak_system import lasting_port
-from tests.oracle import Expected, Oracle, World, sha256
+from tests.oracle import Expected, Oracle, World, redis_at, sha256
 from tests.stack import Service, Stack, is_ready
 
 LEASE_MS = 1000
@@ -190,7 +189,7 @@ class House:
     @asynccontextmanager
     async def redis(self) -> AsyncIterator[Any]:
         """Redis, as an operator has it."""
-        client: Any = Redis.from_url(self.redis_url, protocol=2)
+        client = redis_at(self.redis_url)
         try:
             yield client
         finally:
