@@ -183,6 +183,7 @@ save ""
 
     def hand_over(self, master: Node) -> Node:
         """Let a replica take over without losing anything; returns it."""
+        self.wait_until_well()
         replica = self.replica_of(master)
         replica.client.execute_command("CLUSTER", "FAILOVER")
         wait_until(lambda: replica.is_master, f"{replica.address} takes over")
