@@ -48,7 +48,7 @@ async def consuming(
     lines: Lines | None = None,
 ) -> AsyncIterator[Consumer]:
     """A consumer with a connection of its own for its reads."""
-    reader = connect(reader_url, timeout_s=30, connections=2)
+    reader = connect(reader_url, timeout_s=30, connections=2 * len(scripts.partitions))
     try:
         yield Consumer(
             scripts,

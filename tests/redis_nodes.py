@@ -167,19 +167,30 @@ save ""
 
     def move_slot(self, key: str, target: Node, pause_s: float = 0.0) -> int:
         """Bring the slot of a key to another master, a few keys at a time; returns how many it had."""
+        slot, source = self.begin_to_move(key, target)
+        moved = 0
+        while keys := source.client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 5):
+            self.migrate(keys, source, target)
+            moved += len(keys)
+            time.sleep(pause_s)
+        self.end_to_move(slot, target)
+        return moved
+
+    def begin_to_move(self, key: str, target: Node) -> tuple[int, Node]:
+        """From now on both masters answer for the slot; returns it and the master that has it."""
         slot, source = key_slot(key.encode()), self.master_of(key)
         target.client.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
         source.client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
-        moved = 0
-        while keys := source.client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 5):
-            login = ["AUTH2", "default", self._admin]
-            source.client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, *login, "KEYS", *keys)
-            moved += len(keys)
-            time.sleep(pause_s)
-        for node in (target, source, *self.nodes):
+        return slot, source
+
+    def migrate(self, keys: Sequence[str | bytes], source: Node, target: Node) -> None:
+        login = ["AUTH2", "default", self._admin]
+        source.client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, *login, "KEYS", *keys)
+
+    def end_to_move(self, slot: int, target: Node) -> None:
+        for node in (target, *self.nodes):
             if node.is_master:
                 node.client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target.id)
-        return moved
 
     def hand_over(self, master: Node) -> Node:
         """Let a replica take over without losing anything; returns it."""

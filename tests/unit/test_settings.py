@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from services.planner.settings import PlannerSettings
 from services.recorder.settings import RecorderSettings
 from shared.errors import StopServiceError
+from shared.redis_url import place
 from shared.settings import Settings, read_settings
 
 SECRET = "hunter2"
@@ -96,6 +97,8 @@ def test_a_value_out_of_range_is_named(monkeypatch: pytest.MonkeyPatch, name: st
 BAD_REDIS = [
     "", "127.0.0.1:6379", f"http://:{SECRET}@h:1", f"redis://:{SECRET}@h:notaport/0", f"redis://:{SECRET}@h:99999/0",
     f"redis://:{SECRET}@[::1/0", f"redis://:{SECRET}\u2100@h/0", f"redis://:{SECRET}@h/0?socket_timeout=soon",
+    f"redis+cluster://:{SECRET}@h:1,h:port", f"redis+cluster://:{SECRET}@h:1,,h:2", f"redis+cluster://:{SECRET}@h:1/3",
+    f"redis+cluster://:{SECRET}@h:1?db=2", f"unix+cluster://:{SECRET}@h:1", f"redis+cluster://:{SECRET}@h:1?ssl_ca_certs=x",
 ]  # fmt: skip
 
 
@@ -105,10 +108,32 @@ def test_a_malformed_redis_url_is_refused_without_showing_it(monkeypatch: pytest
     assert refusal().startswith("RESHELVE_REDIS_URL: ")
 
 
-@pytest.mark.parametrize("url", ["redis://h", "rediss://:p%40@h:1/3", "unix:///run/redis.sock?db=2"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "rediss://:p%40@h:1/3",
+        "unix:///run/redis.sock?db=2",
+        "redis+cluster://u:p%40@h1:1,h2:2",
+        "redis+cluster://[::1]:7000,h",
+        "rediss+cluster://:p@h1:1/0",
+    ],
+)
 def test_every_kind_of_redis_url_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("RESHELVE_REDIS_URL", url)
     assert read_settings(RecorderSettings).redis_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("redis://h", "h:6379, database 0"),
+        ("unix:///run/redis.sock?db=2", "/run/redis.sock, database 2"),
+        (f"redis+cluster://u:{SECRET}@h1:1,h2:2", "the cluster with h1:1, h2:2"),
+    ],
+)
+def test_where_redis_is_is_said_without_the_login(url: str, where: str) -> None:
+    assert place(url) == where
 
 
 @pytest.mark.parametrize(
