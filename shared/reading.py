@@ -61,8 +61,11 @@ class Reading:
         for number, call in self._split(cursors).items():
             if number not in self._waiting:
                 self._waiting[number] = asyncio.create_task(self._one(call, count, block_ms))
-        await asyncio.wait(self._waiting.values(), return_when=asyncio.FIRST_COMPLETED)
-        return self.arrived()
+        found: Rows = []
+        while self._waiting and not found:
+            await asyncio.wait(self._waiting.values(), return_when=asyncio.FIRST_COMPLETED)
+            found = self.arrived()
+        return found
 
     def _split(self, cursors: Cursors) -> Mapping[int, Cursors]:
         """The calls that it takes, by number; within each the streams in their order, which is that of the answer."""

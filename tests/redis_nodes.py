@@ -107,6 +107,7 @@ cluster-node-timeout {NODE_TIMEOUT_MS}
 cluster-replica-validity-factor 0
 repl-diskless-sync-delay 0
 appendonly yes
+appendfsync always
 save ""
 """)
         client = redis.Redis(port=port, password=self._admin, socket_timeout=10)
