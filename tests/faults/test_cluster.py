@@ -45,7 +45,7 @@ async def house(nodes: RedisNodes, database: str, level_root: Path, tmp_path: Pa
 
 
 async def test_moved_slots_and_masters_that_hand_over_under_load_lose_nothing(house: House, nodes: RedisNodes) -> None:
-    """Fails where ASKING goes out on another connection than its command, or where a redirection is an error."""
+    """Fails where users.acl does not allow ASKING, or where TRYAGAIN counts as an error of the work."""
     cids = await house.contents(40)
     load = asyncio.create_task(stream_views(house, cids, 8, "exact"))
     await asyncio.sleep(1)

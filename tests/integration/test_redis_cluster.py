@@ -60,7 +60,7 @@ def elsewhere(nodes: RedisNodes, key: str) -> Node:
 async def test_many_commands_at_once_find_each_key_while_its_slot_is_half_moved(
     nodes: RedisNodes, seen: Streams
 ) -> None:
-    """Fails with redis-py's own RedisCluster, and here with ASKING sent by itself: it meets another connection."""
+    """Fails where a key that has moved is asked for without ASKING."""
     for cid in MANY:
         await seen.put_content(cid, count=7)
     key = seen.keys(P).review
