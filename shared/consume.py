@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 import socket
-from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,7 +80,6 @@ class Consumer:
         self._reading = Reading(reader, self._group, self.name, partitions)
         self._sweep = Sweep(scripts, list(self._slots), self._group, self.name, lease_ms=terms.lease_ms, log=log)
         self._held: dict[_EntryKey, RawEntry] = {}
-        self._turns = deque(self._slots)
         self._cursors: dict[bytes, bytes] = dict.fromkeys(self._slots, b"-")
         self._next_reclaim = 0.0
         self._failures = 0
@@ -273,24 +271,12 @@ class Consumer:
     async def _read_new(self, limit: int, *, wait: bool) -> list[RawEntry]:
         streams = len(self._slots)
         if limit < streams:
-            entries = await self._read_in_turn(limit)
+            entries = self._entries(await self._reading.in_turn(limit))
             if entries or not wait:
                 return entries
         # All were empty just now: that several fill at the same moment is rare, and one entry of each is bearable.
         block_ms = _BLOCK_MS if wait else None
         return self._entries(await self._reading.new(self._slots, max(1, limit // streams), block_ms))
-
-    async def _read_in_turn(self, limit: int) -> list[RawEntry]:
-        """Fewer entries than there are streams: ask some streams for one each, others first the next time."""
-        entries: list[RawEntry] = []
-        unasked = len(self._slots)
-        while unasked and len(entries) < limit:
-            room = min(limit - len(entries), unasked)
-            asked = [self._turns[i] for i in range(room)]
-            self._turns.rotate(-room)
-            unasked -= room
-            entries += self._entries(await self._reading.new(asked, 1))
-        return entries
 
     def _entries(self, found: list[Any]) -> list[RawEntry]:
         entries = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -28,6 +28,7 @@ class Reading:
         number_of = {partition: number for number, group in enumerate(groups) for partition in group}
         self._call_of = {stream: number_of[partition] for stream, partition in partitions.items()}
         self._one_call = len(groups) == 1
+        self._turns = deque(partitions)
         self._waiting: dict[int, asyncio.Task[Rows]] = {}
 
     async def own(self, cursors: Cursors, count: int) -> Rows:
@@ -41,6 +42,20 @@ class Reading:
         if block_ms is None or self._one_call:
             return await self._all(cursors, count, block_ms)
         return await self._all(cursors, count, None) or await self._first(cursors, count, block_ms)
+
+    async def in_turn(self, limit: int) -> Rows:
+        """Fewer entries than there are streams: ask some streams for one each, others first the next time."""
+        found: Rows = []
+        unasked, entries = len(self._turns), 0
+        while unasked and entries < limit:
+            room = min(limit - entries, unasked)
+            asked = [self._turns[i] for i in range(room)]
+            self._turns.rotate(-room)
+            unasked -= room
+            rows = await self.new(asked, 1)
+            entries += sum(len(of_stream) for _, of_stream in rows)
+            found += rows
+        return found
 
     def arrived(self) -> Rows:
         """What came after an earlier wait had ended with another stream's entries. Raises that read's error."""

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from shared.keys import PartitionKeys
+from tests.faults.clients import stream_views
 from tests.faults.house import PARTITION_KEYS, SETTINGS, House, until
-from tests.faults.test_losing_redis import assert_rest, stream_views
+from tests.faults.test_losing_redis import assert_rest
 from tests.redis_nodes import Node, RedisNodes
 from tests.stack import SERVICES, Stack
 
