@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -61,7 +61,7 @@ def connect(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S, connections: int 
     """
 
     def one(server_url: str) -> Redis:
-        return Redis.from_url(
+        pool = BlockingConnectionPool.from_url(
             server_url,
             # The library would repeat a command whose answer was lost: an XADD would land twice.
             retry=Retry(NoBackoff(), 0),
@@ -70,9 +70,12 @@ def connect(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S, connections: int 
             socket_connect_timeout=5,
             socket_keepalive=True,
             health_check_interval=0,
+            # More commands at once than connections wait for one: with many partitions that is the rule, no fault.
             max_connections=connections,
+            timeout=timeout_s,
             protocol=2,
         )
+        return Redis.from_pool(pool)
 
     nodes = seeds(url)
     return Cluster(nodes, one) if nodes else one(url)

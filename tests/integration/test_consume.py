@@ -648,3 +648,12 @@ async def test_a_thousand_entries_come_through_a_connection_that_keeps_breaking(
                 await handled(seen, consumer, entries)
         assert got == {cid.encode(): 1 for cid in cids}
         assert wire.breaks >= 5
+
+
+async def test_more_partitions_than_connections_are_read(redis_db: str) -> None:
+    """Fails with a pool that refuses a command for want of a free connection: the consumer would never begin."""
+    async with connected(redis_db, 200) as scripts, consuming(scripts, redis_db, BOTH) as consumer:
+        seen = Streams(scripts)
+        for partition in range(200):
+            await seen.add_raw("moves", ["name", str(partition)], partition)
+        assert {entry.partition for entry in await taken(consumer, 200, limit=64)} == set(range(200))
