@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -75,10 +75,25 @@ def connect(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S, connections: int 
             timeout=timeout_s,
             protocol=2,
         )
+        pool.connection_class = _honest(pool.connection_class)
         return Redis.from_pool(pool)
 
     nodes = seeds(url)
     return Cluster(nodes, one) if nodes else one(url)
+
+
+def _honest(kind: Any) -> Any:
+    """A kind of connection that says so when it was lost."""
+
+    class Honest(kind):  # type: ignore[misc]  # which base it is, the URL decides
+        async def send_packed_command(self, *args: Any, **options: Any) -> None:
+            try:
+                await super().send_packed_command(*args, **options)
+            except RuntimeError as error:
+                # What uvloop says of a socket that was closed between the pool's look at it and this write.
+                raise RedisConnectionError(f"the connection was lost: {error}") from error
+
+    return Honest
 
 
 def together(redis: Redis, partitions: Iterable[T]) -> list[list[T]]:
