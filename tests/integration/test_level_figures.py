@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog
 from prometheus_client import REGISTRY
 
 from services.mover.survey import Survey, bytes_below, room_at
@@ -17,12 +18,12 @@ from shared import metrics
 from shared.catalog import Catalog, Connections
 from shared.figures import Figures
 from shared.keys import META, WORKING_OUT
-from shared.log import Log, configure
+from shared.log import Log
 from shared.names import LEVEL_MARKER
 from tests.streams import Streams, connected
 from tests.tables import Tables
 
-LOG: Log = configure("json", "error", "test")
+LOG: Log = structlog.get_logger()
 
 
 @pytest.fixture(autouse=True)
