@@ -70,7 +70,7 @@ async def move(runtime: Runtime[MoverSettings]) -> None:
 
 def _initialise_metrics() -> None:
     """Every series exists from the start; those by level follow when the table is read."""
-    for outcome in _OUTCOMES:
+    for outcome in (*_OUTCOMES, "withdrawn"):
         metrics.MOVES.labels(outcome, "")
     for outcome, method in product(("placed", "refused"), METHODS):
         metrics.MOVES.labels(outcome, method)

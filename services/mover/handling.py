@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from services.mover.blame import LEVEL_AWAY, LEVEL_TROUBLE, WHOLE_LEVEL
 from services.mover.breaker import Breakers, Door, doors_of
 from services.mover.copying import HandedBackError
+from services.mover.roots import OutdatedError
 from shared import metrics
 from shared.batching import Batcher
 from shared.consume import Consumer
@@ -27,6 +28,8 @@ from shared.state.breakers import OpenBreakers
 from shared.state.moves import NOT_MINE, OBSOLETE, WAITED, DeadLetters, Held, Moves, RawEntry
 
 _FIRST_WAIT_MS, _LONGEST_WAIT_MS = 500, 60_000
+_REPLANNED_MS = 2000
+"""Until every planner has read the level table by which a move was outdated, and will not plan the same again."""
 _BATCH = 500
 _DIGITS = 10
 UNDECODABLE = "undecodable"
@@ -178,6 +181,8 @@ class Handling:
         if isinstance(error, LevelWaitsError):
             await self._postpone(held, _spread_ms(error.wait_s), str(error), counted=False)
             return "waits"
+        if isinstance(error, OutdatedError):
+            return await self._withdraw(held, error)
         if isinstance(error, RetryError):
             is_open = self._blame(held, error)
             counted = not is_open and error.reason not in LEVEL_AWAY
@@ -193,6 +198,11 @@ class Handling:
     async def _postpone(self, held: Held, wait: int, why: str, *, counted: bool) -> None:
         await self.patiently(lambda: self.moves.postpone(held, wait, why, counted=counted), "postpone")
         self.log.warning("postponed", stream=held.stream, cid=held.message.cid, wait_ms=wait, error=why)
+
+    async def _withdraw(self, held: Held, error: OutdatedError) -> str:
+        done = await self.patiently(lambda: self.moves.withdraw(held, _REPLANNED_MS), "withdraw")
+        self.log.warning("withdrawn" if done else "refused", cid=held.message.cid, error=str(error))
+        return "withdrawn" if done else "refused"
 
     def _blame(self, held: Held, error: RetryError) -> bool:
         """Tell the level's breaker; True when it is open now."""

@@ -11,7 +11,7 @@ from services.mover.breaker import doors_of
 from services.mover.fencing import IsCurrent, StaleError, asked_of
 from services.mover.handling import Handling
 from services.mover.markers import Markers
-from services.mover.place import Placement, check_roots, place
+from services.mover.place import Placement, place
 from services.mover.roots import Roots
 from shared import metrics
 from shared.batching import Batcher
@@ -58,7 +58,7 @@ class Moving:
 
     async def _place(self, held: Held, move: Move) -> None:
         handling = self._handling
-        check_roots(move, await handling.patiently(lambda: self._roots.covering(move), "read the roots"))
+        await handling.patiently(lambda: self._roots.check(move), "read the level table")
         began = time.perf_counter()
         with handling.through(doors_of(move), move.move_id):
             marked = await handling.patiently(lambda: self._markers.of(move, self._pool), "mark the levels")

@@ -11,7 +11,7 @@ import fcntl
 import os
 import posixpath
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -74,7 +74,7 @@ class _Job(NamedTuple):
     is_current: IsCurrent
 
 
-def check_roots(move: Move | Placed, roots: Sequence[str]) -> None:
+def check_roots(move: Move | Placed, roots: Iterable[str]) -> None:
     """Raises DeadLetterError unless both paths are among the allowed roots. No root allows nothing."""
     allowed = {posixpath.normpath(root) for root in roots}
     for path in (move.from_path, move.to_path):

@@ -87,6 +87,12 @@ class Catalog:
             await cursor.execute(sql.LEVELS)
             return Levels(Level(*row) for row in await cursor.fetchall())
 
+    async def level_paths(self) -> dict[str, str]:
+        """Each level's directory, also while the ranges do not join, as they do in the midst of changes by hand."""
+        async with self._connections.cursor() as cursor:
+            await cursor.execute(sql.LEVEL_PATHS)
+            return dict(await cursor.fetchall())
+
     async def rows(self, cids: Sequence[str]) -> dict[str, Row]:
         """The rows of those `cids` that are tracked."""
         if not cids:

@@ -11,6 +11,8 @@ PING: Final = "SELECT 1"
 
 LEVELS: Final = "SELECT content_level, min_counts, max_counts, path FROM level"
 
+LEVEL_PATHS: Final = "SELECT content_level, path FROM level"
+
 ROWS: Final = """
 SELECT c.cid, c.content_level, c.filename,
        (SELECT r.`count` FROM relocations r WHERE r.cid = c.cid

@@ -115,6 +115,14 @@ class Moves:
         ]
         return bool(await self._scripts.call("postpone", names, arguments))
 
+    async def withdraw(self, held: Held, wait_ms: int) -> bool:
+        """Take a move back of which nothing was placed: it is planned anew after `wait_ms`. False where it is stale."""
+        keys = self._scripts.partitions[held.partition]
+        cid, move_id = held.message.cid, held.message.move_id
+        names = [keys.stream("moves"), keys.review, keys.content(cid)]
+        arguments: list[Argument] = [GROUPS["moves"], held.entry_id, cid, move_id, held.attempt, wait_ms]
+        return bool(await self._scripts.call("withdraw", names, arguments))
+
     async def due(self, partition: int, limit: int) -> int:
         """Put entries whose time has come back onto their streams; returns how many were taken out.
 

@@ -117,7 +117,12 @@ class Mover(Consumer):
         self._took(attempt, self.bench.do(Moves(self.bench.scripts).postpone(attempt.held, 0, "disk full")))
         attempt.stage = "over" if attempt.held.stream == "retires" else attempt.stage
 
-    def bury(self, attempt: Attempt, reason: str) -> None:
+    def withdraw(self, attempt: Attempt) -> None:
+        """The level table has changed: the attempt is not to place anything."""
+        if (attempt.held.stream, attempt.stage) == ("moves", "started"):
+            self._took(attempt, self.bench.do(Moves(self.bench.scripts).withdraw(attempt.held, 0)))
+
+    def bury(self, attempt: Attempt, reason: str = "disk on fire") -> None:
         self._unlock(attempt)
         self._took(attempt, self.bench.do(DeadLetters(self.bench.scripts).bury(attempt.held, DeadLetterError(reason))))
         attempt.stage = "over" if attempt.held.stream == "retires" else attempt.stage

@@ -15,41 +15,46 @@ import pytest
 
 from tests.faults.clients import stream_views
 from tests.faults.house import House, until
+from tests.faults.proxy import Proxy, script
 
 Ranges = Mapping[str, tuple[int, int]]
-Change = Callable[[House, Ranges], Awaitable[None]]
+Change = Callable[..., Awaitable[None]]
 
 SAMPLE: Ranges = {"bronze": (0, 999), "silver": (1000, 1999), "gold": (2000, 3001)}
+WITH_PLATINUM: Ranges = {**SAMPLE, "platinum": (3002, 9000)}
 RESTING = {"bronze": 300, "silver": 1700, "gold": 2400}
 """Totals of contents that get no view while the table changes, by their level in the sample table."""
 
 
-async def put(house: House, ranges: Ranges) -> int:
-    """`PUT /v1/levels`; the status."""
+async def over_http(house: House, ranges: Ranges, **directories: str) -> None:
+    """`PUT /v1/levels`; each level in the directory of its name, unless another is given."""
     body = [
-        {"content_level": name, "min_counts": low, "max_counts": high, "path": str(house.level_root / name)}
+        {"content_level": name, "min_counts": low, "max_counts": high, "path": path_of(house, name, directories)}
         for name, (low, high) in ranges.items()
     ]
     async with aiohttp.ClientSession() as session, session.put(f"{house.stack.http}/v1/levels", json=body) as answer:
-        return answer.status
+        assert answer.status == 200, await answer.text()
 
 
-async def over_http(house: House, ranges: Ranges) -> None:
-    assert await put(house, ranges) == 200
-
-
-async def by_hand(house: House, ranges: Ranges) -> None:
+async def by_hand(house: House, ranges: Ranges, **directories: str) -> None:
     """One statement after the other, as one types them: in between the table leaves counts to nobody, or to two."""
     there = {name for (name,) in await house.sql("SELECT content_level FROM level")}
     for name in there - ranges.keys():
         await house.sql(f"DELETE FROM level WHERE content_level = '{name}'")
     for name, (low, high) in ranges.items():
+        path = path_of(house, name, directories)
+        sql = f"INSERT INTO level VALUES ('{name}', {low}, {high}, '{path}')"
         if name in there:
-            sql = f"UPDATE level SET min_counts = {low}, max_counts = {high} WHERE content_level = '{name}'"
-        else:
-            sql = f"INSERT INTO level VALUES ('{name}', {low}, {high}, '{house.level_root / name}')"
+            columns = f"min_counts = {low}, max_counts = {high}, path = '{path}'"
+            sql = f"UPDATE level SET {columns} WHERE content_level = '{name}'"
         await house.sql(sql)
         await asyncio.sleep(0.3)
+
+
+def path_of(house: House, level: str, directories: Mapping[str, str]) -> str:
+    path = house.level_root / directories.get(level, level)
+    path.mkdir(exist_ok=True)
+    return str(path)
 
 
 both_ways = pytest.mark.parametrize("change", [over_http, by_hand])
@@ -93,8 +98,6 @@ async def test_contents_come_to_rest_by_ranges_that_changed(library: House, chan
 @both_ways
 async def test_contents_come_to_rest_on_a_level_that_was_added(library: House, change: Change) -> None:
     """In the midst of the others, and on top."""
-    for name in ("copper", "platinum"):
-        (library.level_root / name).mkdir(exist_ok=True)
     ranges = {"bronze": (0, 199), "copper": (200, 999), "silver": (1000, 1999), "gold": (2000, 2299)}
     await changed_under_views(library, change, {**ranges, "platinum": (2300, 9000)})
     for name, total in (("copper", RESTING["bronze"]), ("platinum", RESTING["gold"])):
@@ -114,28 +117,82 @@ async def test_contents_leave_a_level_that_is_removed(library: House, change: Ch
     assert list((library.level_root / "gold").glob("*.mp4")) == []
 
 
-async def test_moves_to_a_level_that_is_removed_meanwhile_are_dead_letters_and_lose_nothing(library: House) -> None:
-    """Nothing is on it yet, so it can go. Files stay where MySQL names them; without their letters they are planned."""
-    before = await library.fingerprint()
-    await over_http(library, {**SAMPLE, "platinum": (3002, 9000)})
-    await library.taken_over(before)
-    for mover in library.stack.named("mover"):
+async def on_their_way(house: House, number: int) -> list[str]:
+    """Contents whose moves wait for a mover, which is stopped; a level on top that is empty still is their target."""
+    before = await house.fingerprint()
+    await over_http(house, WITH_PLATINUM)
+    await house.taken_over(before)
+    for mover in house.stack.named("mover"):
         assert mover.stop() == 0
+    cids = await house.contents(number)
+    assert await house.view(dict.fromkeys(cids, 3500)) == 202
+    await until(lambda: house.waiting("moves", number), "moves wait for a mover")
+    return cids
+
+
+@both_ways
+async def test_moves_to_a_level_that_is_removed_meanwhile_are_planned_anew(library: House, change: Change) -> None:
+    """Seen to fail (dead letters) where `Moving` asks for the allowed roots alone."""
+    cids = await on_their_way(library, 6)
+    before = await library.fingerprint()
+    await change(library, SAMPLE)
+    await library.taken_over(before)
+    await library.restart("mover")
+    world = await library.judge()
+    assert {world.rows[cid][0] for cid in cids} == {"gold"}
+
+
+@both_ways
+async def test_moves_to_a_level_that_was_put_elsewhere_meanwhile_go_there(library: House, change: Change) -> None:
+    """The mover has begun, and knows the level's old path. Seen to fail where it does not look again after a second:
+    the files are placed where no level is any more, and the recorder buries their moves."""
+    before = await library.fingerprint()
+    await change(library, WITH_PLATINUM)
+    await library.taken_over(before)
     cids = await library.contents(6)
-    assert await library.view(dict.fromkeys(cids, 3500)) == 202
-    await until(lambda: library.waiting("moves", len(cids)), "moves wait for a mover")
+    with Proxy.before(library.redis_url) as proxy:
+        await library.restart("mover", settings={"RESHELVE_REDIS_URL": proxy.url, "RESHELVE_MOVER_CONCURRENCY": "16"})
+        for total, level in ((3500, "platinum"), (100, "bronze")):
+            assert await library.total(dict.fromkeys(cids, total)) == 202
+            world = await library.judge()
+            assert {world.rows[cid][0] for cid in cids} == {level}
+        trap = proxy.trap(script("start"), "after")
+        assert await library.total(dict.fromkeys(cids, 3500)) == 202
+        await trap.hit()
+        before = await library.fingerprint()
+        await change(library, WITH_PLATINUM, platinum="platinum again")
+        await library.taken_over(before)
+        trap.release()
+        world = await library.judge()
+        await library.restart("mover")
+    assert {world.rows[cid][0] for cid in cids} == {"platinum"}
+    assert {file.stem for file in (library.level_root / "platinum again").glob("*.mp4")} == set(cids)
+    assert list((library.level_root / "platinum").glob("*.mp4")) == []
+
+
+async def test_a_path_that_a_mover_may_not_touch_is_a_dead_letter_also_when_its_level_is_gone(library: House) -> None:
+    cids = await on_their_way(library, 3)
     before = await library.fingerprint()
     await over_http(library, SAMPLE)
     await library.taken_over(before)
-    await library.restart("mover")
+    roots = ":".join(str(library.level_root / name) for name in SAMPLE)
+    await library.restart("mover", settings={"RESHELVE_MOVER_ROOTS": roots})
     world = await library.judge(dead_allowed=True)
     assert world.dead == dict.fromkeys(cids, "root not allowed")
-    async with aiohttp.ClientSession() as session:
-        async with session.get(f"{library.stack.http}/v1/dead") as answer:
-            letters = [letter["id"] for letter in (await answer.json())["items"]]
-        for letter in letters:
-            async with session.delete(f"{library.stack.http}/v1/dead/{letter}?why=the+level+is+gone") as answer:
-                assert answer.status == 204, await answer.text()
-    assert await library.view(dict.fromkeys(cids, 1)) == 202
+    await library.restart("mover")
+
+
+async def test_a_mover_works_while_the_ranges_do_not_join(library: House) -> None:
+    """As in the midst of changes by hand. Seen to fail (it ends by an error) where it reads the ranges too."""
+    for mover in library.stack.named("mover"):
+        assert mover.stop() == 0
+    cids = await library.contents(6)
+    assert await library.view(dict.fromkeys(cids, 1500)) == 202
+    await until(lambda: library.waiting("moves", len(cids)), "moves wait for a mover")
+    await library.sql("UPDATE level SET max_counts = 900 WHERE content_level = 'bronze'")
+    (mover,) = await library.restart("mover")
+    await until(lambda: library.waiting("moves", 0), "all is placed")
+    assert mover.process.poll() is None
+    await library.sql("UPDATE level SET max_counts = 999 WHERE content_level = 'bronze'")
     world = await library.judge()
-    assert {world.rows[cid][0] for cid in cids} == {"gold"}
+    assert {world.rows[cid][0] for cid in cids} == {"silver"}

@@ -148,10 +148,10 @@ class Faults(RuleBasedStateMachine):
             mover.advance(attempt)
 
     @precondition(lambda self: self.attempts())
-    @rule(number=which, bury=st.sampled_from([False, False, True]))
-    def fail(self, number: int, bury: bool) -> None:
+    @rule(number=which, how=st.sampled_from(["postpone", "postpone", "bury", "withdraw"]))
+    def fail(self, number: int, how: str) -> None:
         mover, attempt = pick(self.attempts(), number)
-        mover.bury(attempt, "disk on fire") if bury else mover.postpone(attempt)
+        {"postpone": mover.postpone, "bury": mover.bury, "withdraw": mover.withdraw}[how](attempt)
 
     @rule()
     def due(self) -> None:
