@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -58,8 +59,11 @@ class PrivateRedis(PrivateServer):
     """Nothing that it acknowledged is lost: every write is on disk before the reply (`appendfsync always`)."""
 
     @classmethod
-    def start(cls, data_dir: Path, port: int | None = None) -> Self:
-        """A server that answers. Raises StopServiceError when none is installed, it runs already, or cannot start."""
+    def start(cls, data_dir: Path, port: int | None = None, *, users: Sequence[str] = ()) -> Self:
+        """A server that answers. Raises StopServiceError when none is installed, it runs already, or cannot start.
+
+        `users` are lines of an ACL file: logins beside our own, which may do everything.
+        """
         binary = find_redis_server()
         if binary is None:
             raise StopServiceError(f"no Redis or Valkey server on this machine: {INSTALL_REDIS}")
@@ -69,7 +73,7 @@ class PrivateRedis(PrivateServer):
             password = secret(data_dir / "password")
 
             def start(chosen: int) -> ServerProcess:
-                return _start(binary, data_dir, chosen, password, lock)
+                return _start(binary, data_dir, chosen, password=password, users=users, lock=lock)
 
             process, chosen = start_on_port(data_dir, port, start)
         except BaseException:
@@ -82,12 +86,14 @@ class PrivateRedis(PrivateServer):
         self.url = f"redis://:{password}@{LOOPBACK}:{port}/0"
 
 
-def _start(binary: Path, data_dir: Path, port: int, password: str, lock: DataDirLock) -> ServerProcess:
+def _start(
+    binary: Path, data_dir: Path, port: int, *, password: str, users: Sequence[str], lock: DataDirLock
+) -> ServerProcess:
     files = data_dir / "data"
     files.mkdir(mode=0o700, exist_ok=True)
     config = data_dir / "redis.conf"
     # A file, not arguments: the password would be seen in the list of processes.
-    write_private(config, _config(files, port, password))
+    write_private(config, "\n".join([_config(files, port, password), *users, ""]))
     process = ServerProcess([str(binary), str(config)], data_dir / "redis.log", lock)
     with redis.Redis(
         host=LOOPBACK, port=port, password=password, socket_timeout=1, retry=Retry(NoBackoff(), 0)

@@ -47,14 +47,17 @@ class Accounts:
         }
         return cls(redis_urls, mysql_urls, Naming(address.database, "%", prefix), passwords)
 
-    def make_redis_users(self, admin_url: str) -> None:
-        """As `aclfile` would; the test servers' own users stay as they are."""
+    def redis_users(self) -> list[str]:
+        """Lines of an ACL file. The default user, by which the tests look from outside, is left out."""
         passwords = {account: self.passwords[account] for account in REDIS_ACCOUNTS}
+        lines = redis_users(passwords, self.naming.prefix)
+        return [line for line in lines if not line.startswith("user default ")]
+
+    def make_redis_users(self, admin_url: str) -> None:
+        """On a server that was started without them, until it ends."""
         with redis.Redis.from_url(admin_url) as client:
-            for line in redis_users(passwords, self.naming.prefix):
+            for line in self.redis_users():
                 _, name, *rules = line.split()
-                if name == "default":
-                    continue
                 try:
                     client.execute_command("ACL", "SETUSER", name, "reset", *rules)
                 except (redis.exceptions.NoPermissionError, redis.ResponseError) as error:

@@ -17,6 +17,10 @@ from pathlib import Path
 import aiohttp
 
 SERVICES = ("ingest", "planner", "mover", "recorder")
+_WRONG = (
+    *("Traceback", "ended by an error", "exception was never retrieved"),
+    *("no permissions", "ACL failure", "denied to user"),
+)
 _PROJECT = Path(__file__).parent.parent
 
 
@@ -69,6 +73,13 @@ class Stack:
         """Where ingest answers."""
         return f"http://127.0.0.1:{self.http_port}"
 
+    def redis_url_of(self, name: str) -> str:
+        """As what the service logs in."""
+        return self.redis_urls.get(name, self.redis_url)
+
+    def mysql_url_of(self, name: str) -> str:
+        return self.mysql_urls.get(name, self.mysql_url)
+
     def start(
         self, *names: str, settings: Mapping[str, str] | None = None, through: Sequence[str] = ()
     ) -> list[Service]:
@@ -81,8 +92,8 @@ class Stack:
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("RESHELVE_")},
             "PYTHONPATH": str(_PROJECT),
-            "RESHELVE_REDIS_URL": self.redis_urls.get(name, self.redis_url),
-            "RESHELVE_MYSQL_URL": self.mysql_urls.get(name, self.mysql_url),
+            "RESHELVE_REDIS_URL": self.redis_url_of(name),
+            "RESHELVE_MYSQL_URL": self.mysql_url_of(name),
             "RESHELVE_METRICS_PORT": str(port),
             "RESHELVE_HTTP_PORT": str(self.http_port),
             **self.settings,
@@ -132,7 +143,7 @@ class Stack:
             f"{service.name}: {line[:400]}"
             for service in self.services
             for line in service.log.read_text(errors="replace").splitlines()
-            if any(sign in line for sign in ("Traceback", "ended by an error", "exception was never retrieved"))
+            if any(sign in line for sign in _WRONG)
         ]
 
 

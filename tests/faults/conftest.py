@@ -11,9 +11,11 @@ import pytest
 import redis
 
 from cli.migrate import migrate, sample_levels
+from tests.accounts import Accounts
 from tests.conftest import execute, run_in_thread
 from tests.faults.floor import Floor
-from tests.faults.house import SETTINGS, House, Servers
+from tests.faults.house import SETTINGS, House
+from tests.faults.servers import Servers
 from tests.stack import SERVICES, Stack
 
 
@@ -21,18 +23,26 @@ from tests.stack import SERVICES, Stack
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """A private Redis and MySQL; whoever kills one brings it back."""
     with Servers.running(tmp_path_factory.mktemp("servers")) as running:
-        run_in_thread(migrate(running.mysql.url, running.level_root))
         yield running
+
+
+def logging_in(accounts: Accounts, redis_url: str, mysql_url: str, logs: Path) -> Stack:
+    """Each service may do what it must, and no more; the tests look with the URLs that may do everything."""
+    return Stack(redis_url, mysql_url, logs, SETTINGS, redis_urls=accounts.redis_urls, mysql_urls=accounts.mysql_urls)
 
 
 @pytest.fixture(scope="module")
 def module_house(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    stack = Stack(servers.redis.url, servers.mysql.url, tmp_path_factory.mktemp("logs"), SETTINGS)
+    level_root = tmp_path_factory.mktemp("levels")
+    run_in_thread(migrate(servers.mysql.url, level_root))
+    accounts = servers.accounts
+    stack = logging_in(accounts, servers.redis.url, servers.mysql.url, tmp_path_factory.mktemp("logs"))
     try:
-        yield House(stack, servers.level_root)
+        yield House(stack, level_root)
         codes = stack.stop()
         assert codes == {name: [0] * len(ended) for name, ended in codes.items()}
         assert stack.errors() == []
+        assert accounts.denials(servers.redis.url) == []
     finally:
         stack.stop()
 
@@ -47,7 +57,9 @@ async def house(module_house: House) -> AsyncIterator[House]:
 
 
 @pytest.fixture(scope="module")
-def module_floor(redis_url: str, mysql_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Floor]:
+def module_floor(
+    redis_url: str, mysql_url: str, accounts: Accounts, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Floor]:
     """Silver lies in the machine's shared memory, which is a filesystem of its own."""
     home = tmp_path_factory.mktemp("floor")
     silver = Path(tempfile.mkdtemp(prefix="reshelve-silver-", dir="/dev/shm"))
@@ -66,7 +78,7 @@ def module_floor(redis_url: str, mysql_url: str, tmp_path_factory: pytest.TempPa
         *(f"DELETE FROM {table}" for table in ("relocations", "update_history", "contents", "level")),
         f"INSERT INTO level (content_level, min_counts, max_counts, path) VALUES {', '.join(rows)}",
     )
-    stack = Stack(redis_url, mysql_url, tmp_path_factory.mktemp("logs"), SETTINGS)
+    stack = logging_in(accounts, redis_url, mysql_url, tmp_path_factory.mktemp("logs"))
     try:
         yield Floor(stack, home, paths=paths)
         assert stack.errors() == []

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import asyncmy
 
-from cli.servers import PrivateMySQL, PrivateRedis
 from shared.catalog import Connections, Registry
 from shared.keys import META, PartitionKeys, partition_of
 from shared.mysql_url import parse_mysql_url
-from tests.faults.soak_system import lasting_port
 from tests.oracle import Expected, Oracle, World, redis_at, sha256
 from tests.stack import Service, Stack, is_ready
 
@@ -224,43 +220,3 @@ def cpu_s(service: Service) -> float:
     """What the process has used of a core so far."""
     fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-class Servers:
-    """A Redis and a MySQL that can be killed and come back where they were, with what they had on disk."""
-
-    def __init__(self, home: Path) -> None:
-        """Starts both; the level table has the sample levels beneath `home/levels`."""
-        self.home = home
-        self.level_root = home / "levels"
-        self.level_root.mkdir()
-        rng = random.Random(os.getpid())
-        self.redis = PrivateRedis.start(home / "redis", lasting_port(rng))
-        self.mysql = PrivateMySQL.start(home / "mysql", lasting_port(rng))
-
-    @classmethod
-    @contextmanager
-    def running(cls, home: Path) -> Iterator[Self]:
-        servers = cls(home)
-        try:
-            yield servers
-        finally:
-            servers.redis.stop()
-            servers.mysql.stop()
-
-    def kill_redis(self) -> None:
-        _kill(self.redis)
-
-    def start_redis(self) -> None:
-        self.redis = PrivateRedis.start(self.home / "redis", self.redis.port)
-
-    def kill_mysql(self) -> None:
-        _kill(self.mysql)
-
-    def start_mysql(self) -> None:
-        self.mysql = PrivateMySQL.start(self.home / "mysql", self.mysql.port)
-
-
-def _kill(server: PrivateRedis | PrivateMySQL) -> None:
-    os.kill(server.pid, signal.SIGKILL)
-    server.stop()

@@ -80,7 +80,7 @@ async def soak(system: System, seconds: float, contents: int = CONTENTS, *, seed
     report.found += system.found + [f"a view was refused: {text}" for text in books.refused]
     codes = system.stack.stop()
     report.found += [f"{name} ended with {sorted(set(ends))}" for name, ends in codes.items() if set(ends) != {0}]
-    report.found += system.stack.errors()
+    report.found += system.stack.errors() + system.servers.accounts.denials(system.redis.url)
     return report
 
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cli.migrate import migrate, sample_levels
+from cli.migrate import sample_levels
 from cli.servers import PrivateMySQL, PrivateRedis
 from shared.catalog import Connections, Registry
 from shared.levels import Levels
+from tests.faults.servers import Servers, lasting_port
 from tests.oracle import Expected, sha256
 from tests.stack import SERVICES, Service, Stack
 
-_FIRST_PORT, _LAST_PORT = 20_000, 32_000
 _TMPFS_MB = 24
 _LARGEST_BYTES = 40_000
 _SETTINGS = {
@@ -29,18 +27,6 @@ _SETTINGS = {
     "RESHELVE_MAX_ATTEMPTS": "200",
     "RESHELVE_MOVER_CONCURRENCY": "4",
 }
-
-
-def lasting_port(rng: random.Random) -> int:
-    """A port that no outgoing connection is given while its owner is away: below the kernel's own range."""
-    while True:
-        port = rng.randrange(_FIRST_PORT, _LAST_PORT)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 @contextmanager
@@ -78,16 +64,22 @@ class Replica:
 class System:
     """Two replicas of each service, a Redis and a MariaDB of their own, and files on three levels."""
 
-    directory: Path
+    servers: Servers
     levels: Path
     split: bool
     rng: random.Random
-    redis: PrivateRedis
-    mysql: PrivateMySQL
     stack: Stack
     replicas: list[Replica] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     found: list[str] = field(default_factory=list)
+
+    @property
+    def redis(self) -> PrivateRedis:
+        return self.servers.redis
+
+    @property
+    def mysql(self) -> PrivateMySQL:
+        return self.servers.mysql
 
     @property
     def http_urls(self) -> list[str]:
@@ -95,7 +87,6 @@ class System:
 
     async def prepare(self, contents: int) -> None:
         """The level table, and tracked files on bronze."""
-        await migrate(self.mysql.url, None)
         connections = Connections(self.mysql.url)
         try:
             registry = Registry(connections)
@@ -140,20 +131,18 @@ class System:
                 self.restart(replica)
 
     async def kill_redis(self) -> None:
-        self.redis = await asyncio.to_thread(self._again_redis)
+        await asyncio.to_thread(self._again_redis)
 
     async def kill_mysql(self) -> None:
-        self.mysql = await asyncio.to_thread(self._again_mysql)
+        await asyncio.to_thread(self._again_mysql)
 
-    def _again_redis(self) -> PrivateRedis:
-        os.kill(self.redis.pid, signal.SIGKILL)
-        self.redis.stop()
-        return PrivateRedis.start(self.directory / "redis", self.redis.port)
+    def _again_redis(self) -> None:
+        self.servers.kill_redis()
+        self.servers.start_redis()
 
-    def _again_mysql(self) -> PrivateMySQL:
-        os.kill(self.mysql.pid, signal.SIGKILL)
-        self.mysql.stop()
-        return PrivateMySQL.start(self.directory / "mysql", self.mysql.port)
+    def _again_mysql(self) -> None:
+        self.servers.kill_mysql()
+        self.servers.start_mysql()
 
     def expected(self, counts: dict[str, int]) -> dict[str, Expected]:
         return {cid: Expected(sha256(data), counts.get(cid, 0)) for cid, data in self.files.items()}
@@ -164,21 +153,15 @@ def whole_system(directory: Path, rng: random.Random) -> Iterator[System]:
     """Servers that run, services not started yet; nothing outlives the block."""
     logs = directory / "logs"
     logs.mkdir()
-    with level_directories(directory / "levels") as (levels, split):
-        redis = PrivateRedis.start(directory / "redis", lasting_port(rng))
+    with level_directories(directory / "levels") as (levels, split), Servers.running(directory, rng) as servers:
+        redis_urls, mysql_urls = servers.accounts.redis_urls, servers.accounts.mysql_urls
+        stack = Stack(
+            servers.redis.url, servers.mysql.url, logs, _SETTINGS, redis_urls=redis_urls, mysql_urls=mysql_urls
+        )
         try:
-            mysql = PrivateMySQL.start(directory / "mysql", lasting_port(rng))
-        except BaseException:
-            redis.stop()
-            raise
-        stack = Stack(redis.url, mysql.url, logs, _SETTINGS)
-        system = System(directory, levels, split, rng, redis, mysql, stack)
-        try:
-            yield system
+            yield System(servers, levels, split, rng, stack)
         finally:
             stack.stop()
-            system.redis.stop()
-            system.mysql.stop()
 
 
 def _levels(root: Path) -> Levels:

@@ -53,7 +53,7 @@ async def test_views_whose_ingest_was_killed_before_it_answered_are_counted_once
 ) -> None:
     """Contents of all partitions, so that one request is a transaction of several scripts."""
     cids = await house.contents(12)
-    with Proxy.before(house.redis_url) as proxy:
+    with Proxy.before(house.stack.redis_url_of("ingest")) as proxy:
         (victim,) = await house.restart("ingest", settings={"RESHELVE_REDIS_URL": proxy.url})
         # Redis knows the script from here on: the trap is for the call that does it.
         assert await house.view(dict.fromkeys(cids, 1)) == 202

@@ -15,7 +15,7 @@ from tests.faults.proxy import Match, Moment, Proxy, script
 async def killed_at(house: House, name: str, match: Match, moment: Moment, server: str = "redis") -> None:
     """New contents are promoted by a service that dies around a request; another takes its place."""
     cids = await house.contents(6)
-    with Proxy.before(house.redis_url if server == "redis" else house.mysql_url) as proxy:
+    with Proxy.before(house.stack.redis_url_of(name) if server == "redis" else house.stack.mysql_url_of(name)) as proxy:
         (victim,) = await house.restart(name, settings={f"RESHELVE_{server.upper()}_URL": proxy.url})
         trap = proxy.trap(match, moment, victim.kill)
         assert await house.view(dict.fromkeys(cids, 1500)) == 202

@@ -1,7 +1,7 @@
 """The level table changed while views come in, over HTTP and by hand: all contents come to rest by the new one.
 
-What rests on `_sweep`: contents that get no more views would stay where the old table had them without it, in
-`LevelTable._check`.
+What rests on `_sweep`: without it, in `LevelTable._check`, contents that get no more views stay where the old table had
+them (seen).
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ async def test_moves_to_a_level_that_was_put_elsewhere_meanwhile_go_there(librar
     await change(library, WITH_PLATINUM)
     await library.taken_over(before)
     cids = await library.contents(6)
-    with Proxy.before(library.redis_url) as proxy:
+    with Proxy.before(library.stack.redis_url_of("mover")) as proxy:
         await library.restart("mover", settings={"RESHELVE_REDIS_URL": proxy.url, "RESHELVE_MOVER_CONCURRENCY": "16"})
         for total, level in ((3500, "platinum"), (100, "bronze")):
             assert await library.total(dict.fromkeys(cids, total)) == 202

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.faults.house import House, Servers, cpu_s, until
+from tests.faults.house import House, cpu_s, until
 from tests.faults.proxy import Proxy
+from tests.faults.servers import Servers
 
 
 async def test_what_was_placed_while_mysql_was_down_is_recorded_once_it_is_back(house: House, servers: Servers) -> None:
@@ -35,7 +36,7 @@ async def test_a_connection_cut_during_commit_leaves_the_history_exact(house: Ho
     """MySQL has committed, the recorder does not know. Fails where a committed move is not looked for before it is
     recorded again."""
     cids = await house.contents(8)
-    with Proxy.before(house.mysql_url) as proxy:
+    with Proxy.before(house.stack.mysql_url_of("recorder")) as proxy:
         (recorder,) = await house.restart("recorder", settings={"RESHELVE_MYSQL_URL": proxy.url})
         trap = proxy.trap(b"COMMIT", "after")
         assert await house.view(dict.fromkeys(cids, 1500)) == 202

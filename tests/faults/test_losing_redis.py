@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Sequence
 
 from tests.faults.clients import stream_views
-from tests.faults.house import House, Servers, cpu_s, until
+from tests.faults.house import House, cpu_s, until
 from tests.faults.proxy import Proxy, script
+from tests.faults.servers import Servers
 from tests.oracle import World
 
 
@@ -62,7 +63,7 @@ async def test_services_wait_for_redis_without_spinning_and_ingest_takes_nothing
 async def test_redis_stalled_during_xadd_takes_the_views_in_once(house: House) -> None:
     """The client gives up and repeats under its key. Fails without the marker in publish.lua."""
     cids = await house.contents(5)
-    with Proxy.before(house.redis_url) as proxy:
+    with Proxy.before(house.stack.redis_url_of("ingest")) as proxy:
         await house.restart("ingest", settings={"RESHELVE_REDIS_URL": proxy.url})
         assert await house.view(dict.fromkeys(cids, 1)) == 202
         trap = proxy.trap(script("publish"), "after", proxy.stall)
@@ -85,7 +86,7 @@ async def test_redis_stalled_during_xadd_takes_the_views_in_once(house: House) -
 async def test_views_that_were_stuck_beyond_their_deadline_are_not_taken_in(house: House) -> None:
     """No key, so the client was told 503; fails without the deadline in publish.lua."""
     cids = await house.contents(2)
-    with Proxy.before(house.redis_url) as proxy:
+    with Proxy.before(house.stack.redis_url_of("ingest")) as proxy:
         settings = {"RESHELVE_REDIS_URL": proxy.url, "RESHELVE_DEADLINE_S": "0.5"}
         await house.restart("ingest", settings=settings)
         assert await house.view(dict.fromkeys(cids, 5)) == 202

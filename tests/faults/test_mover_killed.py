@@ -60,7 +60,7 @@ async def test_mover_killed_at_every_system_call_of_its_file_work(floor: Floor, 
 @pytest.mark.parametrize("level", ["silver", "gold"])
 async def test_mover_killed_around_every_request(floor: Floor, level: str) -> None:
     moments: tuple[Moment, ...] = ("before", "after")
-    with Proxy.before(floor.redis_url) as proxy:
+    with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
         for match, nth in REQUESTS:
             for moment in moments:
                 cid = await floor.content()

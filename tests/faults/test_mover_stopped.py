@@ -58,7 +58,7 @@ async def test_mover_stopped_before_it_publishes_comes_too_late(
 @pytest.mark.parametrize("level", LEVELS)
 async def test_mover_stopped_before_finish_is_refused(floor: Floor, level: str) -> None:
     cid = await floor.content()
-    with Proxy.before(floor.redis_url) as proxy:
+    with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
         zombie = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
         trap = proxy.trap(script("finish"), "before")
         await floor.send(cid, level)
@@ -80,7 +80,7 @@ async def test_mover_stopped_before_finish_is_refused(floor: Floor, level: str) 
 async def test_mover_stopped_at_the_start_of_a_retire_removes_nothing_later(floor: Floor, level: str) -> None:
     """Meanwhile the content has come back: what stands under the source's name is the only copy."""
     cid = await floor.content()
-    with Proxy.before(floor.redis_url) as proxy:
+    with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
         zombie = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
         trap = proxy.trap(script("start"), "after", nth=2)
         await floor.send(cid, level)
@@ -102,7 +102,7 @@ async def test_mover_stopped_at_the_start_of_a_move_leaves_no_stray_copy(floor: 
     Fails without the question for the fencing token before publishing.
     """
     cid = await floor.content()
-    with Proxy.before(floor.redis_url) as proxy:
+    with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
         zombie = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
         trap = proxy.trap(script("start"), "after")
         await floor.send(cid, level)
@@ -124,7 +124,7 @@ async def test_mover_stopped_at_the_start_of_a_move_leaves_no_stray_copy(floor: 
 async def test_nobody_retires_past_a_mover_that_was_stopped_before_it_publishes(floor: Floor, level: str) -> None:
     """It knows that its attempt is current, and the lock keeps that true. Fails without the lock."""
     cid = await floor.content()
-    with Proxy.before(floor.redis_url) as proxy:
+    with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
         zombie = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
         asked = proxy.trap(b"HMGET", "after")
         await floor.send(cid, level)
@@ -144,7 +144,7 @@ async def test_nobody_retires_past_a_mover_that_was_stopped_before_it_publishes(
 @pytest.mark.parametrize("level", LEVELS)
 async def test_nobody_goes_on_past_a_mover_that_was_stopped_before_it_unlinks(floor: Floor, level: str) -> None:
     cid = await floor.content()
-    with Proxy.before(floor.redis_url) as proxy:
+    with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
         zombie = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
         asked = proxy.trap(b"HMGET", "after", nth=2)
         await floor.send(cid, level)
@@ -164,7 +164,7 @@ async def test_two_movers_on_one_command_place_it_once(floor: Floor, tmp_path: P
     """The first is alive and copies slowly, but cannot renew its lease: Redis does not hear from it."""
     log = tmp_path / "calls"
     cid = await floor.content()
-    with Proxy.before(floor.redis_url) as proxy:
+    with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
         slowly = traced(log, READ, slow(READ, 1.5))
         first = await floor.mover(slowly, settings={"RESHELVE_REDIS_URL": proxy.url})
         await floor.send(cid, "silver")

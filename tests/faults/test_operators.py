@@ -9,7 +9,7 @@ from tests.faults.proxy import Proxy
 async def changed_before_the_commit(house: House, change: str, copy_to: str = "") -> str:
     """A content that was placed on silver, and whose row and file an operator changed before the commit."""
     (cid,) = await house.contents(1)
-    with Proxy.before(house.mysql_url) as proxy:
+    with Proxy.before(house.stack.mysql_url_of("recorder")) as proxy:
         await house.restart("recorder", settings={"RESHELVE_MYSQL_URL": proxy.url})
         trap = proxy.trap(b"LOCK IN SHARE MODE", "before")
         assert await house.view({cid: 1500}) == 202

@@ -1,6 +1,6 @@
 """A consumer removed from its group by hand (XGROUP DELCONSUMER) while it holds entries: Redis forgets whose they were.
 
-Rests on the sweep in `Consumer._reclaim`, without which such entries never settle.
+Rests on the sweep in `Consumer._reclaim`. Seen to fail without it: such entries never settle.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def test_what_a_removed_consumer_held_is_neither_lost_nor_handled_twice(
     """It is stopped just before the script that would handle what it holds, and does that later if it lives."""
     name, step = HOLDERS[stream]
     cids = await house.contents(12)
-    with Proxy.before(house.redis_url) as proxy:
+    with Proxy.before(house.stack.redis_url_of(name)) as proxy:
         (holder,) = await house.restart(name, settings={"RESHELVE_REDIS_URL": proxy.url})
         trap = proxy.trap(script(step), "before")
         assert await house.view(dict.fromkeys(cids, 1500)) == 202
