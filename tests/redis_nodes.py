@@ -18,7 +18,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from cli.servers import INSTALL_REDIS, find_redis_server
 from deploy.accounts import REDIS_ACCOUNTS, redis_users
-from tests.faults.soak_system import lasting_port
+from tests.faults.servers import lasting_port
 
 MASTERS = 3
 NODE_TIMEOUT_MS = 800

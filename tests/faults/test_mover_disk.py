@@ -150,7 +150,7 @@ async def _meddled(
 
     The mover goes on with it in the block.
     """
-    with Proxy.before(floor.redis_url) as proxy:
+    with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
         if moment == "locked":
             await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
             # Both times under a lock: before it publishes, before it unlinks.

@@ -42,7 +42,7 @@ async def test_a_second_sigterm_hurries_a_service_whose_server_does_not_answer(
 ) -> None:
     """MySQL keeps a COMMIT waiting: the recorder waits for the answer, not for ever, and loses nothing by that."""
     cids = await house.contents(4)
-    with Proxy.before(house.mysql_url) as proxy:
+    with Proxy.before(house.stack.mysql_url_of("recorder")) as proxy:
         (recorder,) = await house.restart("recorder", settings={"RESHELVE_MYSQL_URL": proxy.url})
         trap = proxy.trap(b"COMMIT", "before")
         assert await house.view(dict.fromkeys(cids, 1500)) == 202
