@@ -14,28 +14,19 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared import metrics
 from shared.keys import GROUPS, StreamName
 from shared.log import Log
 from shared.patience import StoppedError, backoff_s, is_outage, pause
 from shared.reading import Reading
+from shared.reclaiming import EntryKey, Reclaiming, Slot
 from shared.redis_client import is_missing_group
 from shared.state.contents import Contents
 from shared.state.moves import RawEntry
-from shared.state.scripts import Argument, Scripts
-from shared.sweep import Sweep
+from shared.state.scripts import Scripts
 
-CONSUMERS_DIED = "consumers died"
-"""The reason of dead letters that were handed out to the limit."""
 _BLOCK_MS = 500
 """How long a read waits: a stop is noticed within it, since a blocking read is never cancelled."""
-_CRASHES_PER_ATTEMPT = 2
-_RECLAIM_S = 1.0
-"""The longest time between two looks for stale entries: what a mover hands back when it stops is not late."""
 _LEAVE_S = 2.0
-
-_Slot = tuple[StreamName, int]
-_EntryKey = tuple[StreamName, int, bytes]
 
 
 def consumer_name() -> str:
@@ -73,15 +64,23 @@ class Consumer:
         self._log = log
         self._stop = stop
         self._contents = Contents(scripts)
-        self._slots: dict[bytes, _Slot] = {
+        self._slots: dict[bytes, Slot] = {
             keys.stream(name).encode(): (name, keys.partition) for keys in scripts.partitions for name in streams
         }
         partitions = {stream: partition for stream, (_, partition) in self._slots.items()}
         self._reading = Reading(reader, self._group, self.name, partitions)
-        self._sweep = Sweep(scripts, list(self._slots), self._group, self.name, lease_ms=terms.lease_ms, log=log)
-        self._held: dict[_EntryKey, RawEntry] = {}
-        self._cursors: dict[bytes, bytes] = dict.fromkeys(self._slots, b"-")
-        self._next_reclaim = 0.0
+        self._held: dict[EntryKey, RawEntry] = {}
+        self._reclaiming = Reclaiming(
+            scripts,
+            self._slots,
+            self._group,
+            self.name,
+            lease_ms=terms.lease_ms,
+            max_attempts=terms.max_attempts,
+            held=self._held,
+            log=log,
+        )
+        self._groups_made = False
         self._failures = 0
         self._reread = False
 
@@ -98,7 +97,7 @@ class Consumer:
         """
         try:
             await self._contents_ready()
-            entries = self._entries(self._reading.arrived()) or await self._reclaim(limit)
+            entries = self._entries(self._reading.arrived()) or await self._reclaiming.stale(limit)
             if self._reread:
                 # What was just taken over is among it.
                 entries = await self._read_own(limit)
@@ -178,8 +177,9 @@ class Consumer:
                     await self._scripts.call("leave", [stream.decode()], [self._group, self.name])
 
     async def _contents_ready(self) -> None:
-        if self._failures or self._next_reclaim == 0.0:
+        if self._failures or not self._groups_made:
             await self._contents.make_groups(self._streams)
+            self._groups_made = True
 
     async def _failed(self, error: RedisError) -> None:
         if not is_outage(error) and not is_missing_group(error):
@@ -190,73 +190,6 @@ class Consumer:
         # The answer may have been lost after Redis gave us entries: they are ours and unknown to us.
         self._reread = True
         await pause(self._stop, backoff_s(self._failures))
-
-    async def _reclaim(self, limit: int) -> list[RawEntry]:
-        now = asyncio.get_running_loop().time()
-        if now < self._next_reclaim:
-            return []
-        self._next_reclaim = now + min(self._terms.lease_ms / 4000, _RECLAIM_S)
-        await self._sweep.run(now)
-        slots = list(self._slots)
-        share = max(1, limit // len(slots))
-        replies = await asyncio.gather(*(self._reclaim_one(stream, share) for stream in slots))
-        stale: list[RawEntry] = []
-        for stream, (cursor, _, *rows) in zip(slots, replies, strict=True):
-            self._cursors[stream] = cursor
-            stale += self._reclaimed(stream, rows)
-        if not stale:
-            stale = await self._suspect([stream for stream, reply in zip(slots, replies, strict=True) if reply[1]])
-        if stale:
-            self._next_reclaim = 0.001  # more may wait behind the cursor
-        return stale
-
-    def _reclaimed(self, stream: bytes, rows: Sequence[Any]) -> list[RawEntry]:
-        name, partition = self._slots[stream]
-        found = [
-            RawEntry(name, partition, entry_id, dict(zip(flat[0::2], flat[1::2], strict=True)), deliveries)
-            for entry_id, deliveries, flat in rows
-        ]
-        # Our own, whose lease ran out in an outage, are being worked on: nobody else has taken them.
-        taken = [entry for entry in found if not self.holds(entry)]
-        if taken:
-            metrics.RECLAIMED.labels(name).inc(len(taken))
-            self._log.info("reclaimed", stream=name, partition=partition, entries=len(taken))
-        return taken
-
-    async def _reclaim_one(self, stream: bytes, limit: int) -> list[Any]:
-        cursor = self._cursors[stream]
-        arguments: list[Argument] = [self._group, self.name, self._terms.lease_ms, cursor, limit]
-        reply = await self._scripts.call("reclaim", [stream.decode()], [*arguments, self._terms.max_attempts])
-        return list(reply)
-
-    async def _suspect(self, streams: Sequence[bytes]) -> list[RawEntry]:
-        """One entry that was handed out again and again without ever being handled; it may kill its consumers.
-
-        One at a time: what was read together with a killer must not reach the limit with it.
-        """
-        for stream in streams:
-            name, partition = self._slots[stream]
-            held = [entry for entry in self._held.values() if entry.deliveries > self._terms.max_attempts]
-            # Views wait for older ones of their partition: one that ours wait for must come, or neither ever would.
-            mine = [entry.entry_id for entry in held if (entry.stream, entry.partition) == (name, partition)]
-            if len(mine) < len(held):
-                continue
-            reply = await self._call_suspect(stream, b"(" + min(mine, key=_order) if mine else b"+")
-            if len(reply) == len(("id", "deliveries")):
-                metrics.DEAD_LETTERED.labels(name, CONSUMERS_DIED).inc()
-                self._log.error("buried", stream=name, reason=CONSUMERS_DIED, entry_id=reply[0].decode())
-            elif reply and (taken := self._reclaimed(stream, [reply])):
-                return taken
-        return []
-
-    async def _call_suspect(self, stream: bytes, end: bytes) -> list[Any]:
-        name, partition = self._slots[stream]
-        limit = self._terms.max_attempts * _CRASHES_PER_ATTEMPT
-        detail = f"handed out {limit} times and never handled: look at the logs of its consumers"
-        terms: list[Argument] = [self._terms.lease_ms, self._terms.max_attempts, limit]
-        letter: list[Argument] = [name, CONSUMERS_DIED, detail]
-        keys = [stream.decode(), self._scripts.partitions[partition].dead]
-        return list(await self._scripts.call("suspect", keys, [self._group, self.name, *terms, end, *letter]))
 
     async def _read_own(self, limit: int) -> list[RawEntry]:
         """What Redis counts as ours though we do not hold it."""
@@ -296,14 +229,8 @@ class Consumer:
                     self._log.debug("no longer held", stream=stream, entry_id=entry_id.decode())
 
 
-def _by_slot(entries: Iterable[RawEntry]) -> dict[_Slot, list[bytes]]:
-    by_slot: dict[_Slot, list[bytes]] = {}
+def _by_slot(entries: Iterable[RawEntry]) -> dict[Slot, list[bytes]]:
+    by_slot: dict[Slot, list[bytes]] = {}
     for entry in entries:
         by_slot.setdefault((entry.stream, entry.partition), []).append(entry.entry_id)
     return by_slot
-
-
-def _order(entry_id: bytes) -> tuple[int, int]:
-    """An entry id as numbers: ms since the epoch, sequence."""
-    ms, _, sequence = entry_id.partition(b"-")
-    return int(ms), int(sequence)

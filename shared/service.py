@@ -16,11 +16,11 @@ from redis.exceptions import RedisError
 
 from shared import metrics
 from shared.catalog import Catalog, CatalogDownError, Connections
-from shared.consume import CONSUMERS_DIED
 from shared.errors import StopServiceError
 from shared.keys import META, StreamName
 from shared.log import Log, configure
 from shared.patience import StoppedError, is_outage, patiently, pause
+from shared.reclaiming import CONSUMERS_DIED
 from shared.redis_client import connect, servers
 from shared.settings import Settings, read_settings
 from shared.state.contents import Contents

@@ -1,4 +1,4 @@
--- Takes over entries whose holder gave no sign of life for a lease. Called by Consumer's reading.
+-- Takes over entries whose holder gave no sign of life for a lease. Called by Reclaiming (every consumer).
 -- KEYS: 1 stream
 -- ARGV: 1 group; 2 consumer; 3 lease in ms; 4 where to begin: '-', or '(' and an id; 5 how many to look at;
 --       6 deliveries from which an entry is left for suspect.lua

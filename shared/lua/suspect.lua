@@ -1,5 +1,5 @@
 -- Takes over the oldest stale entry that was handed out often: it alone, since what dies with a killer is no killer. One
--- that was handed out to the limit becomes a dead letter here, unseen: its text may be what kills. Called by Consumer.
+-- that was handed out to the limit becomes a dead letter here, unseen: its text may be what kills. Called by Reclaiming.
 -- KEYS: 1 stream; 2 dead
 -- ARGV: 1 group; 2 consumer; 3 lease in ms; 4 deliveries from which an entry is a suspect; 5 the limit;
 --       6 where to end: '+', or '(' and an id; 7 origin (the stream's name); 8 reason; 9 detail

@@ -1,6 +1,6 @@
 """A consumer removed from its group by hand (XGROUP DELCONSUMER) while it holds entries: Redis forgets whose they were.
 
-Rests on the sweep in `Consumer._reclaim`. Seen to fail without it: such entries never settle.
+Rests on the sweep in `Reclaiming.stale`. Seen to fail without it: such entries never settle.
 """
 
 from __future__ import annotations

@@ -412,7 +412,7 @@ async def test_a_break_while_own_entries_are_read_again_loses_none(seen: Streams
             await heir.take(100)
             assert wire.breaks == 1
             await asyncio.sleep(0.15)
-            heir._next_reclaim = 0.001
+            heir._reclaiming.due_at = 0
             wire.lose("request", b"XREADGROUP")
             got: list[bytes] = []
             async with asyncio.timeout(15):

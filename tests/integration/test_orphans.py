@@ -1,6 +1,6 @@
 """Entries that were delivered and are in nobody's hands any more, and the names of consumers long dead.
 
-Seen to fail with `await self._sweep.run(now)` taken out of `Consumer._reclaim`.
+Seen to fail with `await self._sweep.run(now)` taken out of `Reclaiming.stale`.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ async def test_what_is_handed_back_can_be_taken_at_once_by_others(seen: Streams,
         assert await second.take(100, wait=False) == []
         await first.hand_back(entries[1:])
         assert first.held == 1
-        second._next_reclaim = 0
+        second._reclaiming.due_at = 0
         taken = await second.take(100, wait=False)
         assert {entry.entry_id for entry in taken} == {entry.entry_id for entry in entries[1:]}
         assert {entry.deliveries for entry in taken} == {2}
