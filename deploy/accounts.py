@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-REDIS_ACCOUNTS = ("ingest", "planner", "mover", "recorder", "operator")
-MYSQL_ACCOUNTS = (*REDIS_ACCOUNTS, "migrator")
+_BOTH = ("ingest", "planner", "mover", "recorder", "operator")
+REDIS_ACCOUNTS = (*_BOTH, "probe")
+MYSQL_ACCOUNTS = (*_BOTH, "migrator")
 PREFIX = "reshelve_"
 
 _DEPLOY = Path(__file__).resolve().parent
@@ -60,12 +61,12 @@ def mysql_statements(template: str, passwords: Mapping[str, str], naming: Naming
 def write_accounts(directory: Path, naming: Naming) -> None:
     """Write everything into `directory`; passwords that are there stay. Safe to repeat."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    redis = {name: _password(directory / f"redis-{name}.password") for name in REDIS_ACCOUNTS}
-    mysql = {name: _password(directory / f"mysql-{name}.password") for name in MYSQL_ACCOUNTS}
-    _write(directory / "users.acl", "".join(f"{line}\n" for line in redis_users(redis, naming.prefix)))
+    redis = {name: password_in(directory / f"redis-{name}.password") for name in REDIS_ACCOUNTS}
+    mysql = {name: password_in(directory / f"mysql-{name}.password") for name in MYSQL_ACCOUNTS}
+    write_file(directory / "users.acl", "".join(f"{line}\n" for line in redis_users(redis, naming.prefix)))
     for template in ("migrator.sql", "grants.sql"):
         statements = mysql_statements(template, mysql, naming)
-        _write(directory / template, "".join(f"{statement};\n" for statement in statements))
+        write_file(directory / template, "".join(f"{statement};\n" for statement in statements))
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
@@ -80,16 +81,18 @@ def _safe(password: str) -> str:
     return password
 
 
-def _password(path: Path) -> str:
+def password_in(path: Path) -> str:
+    """The password in the file; it is made where there is none."""
     if not path.exists():
-        _write(path, secrets.token_hex(24) + "\n")
+        write_file(path, secrets.token_hex(24) + "\n")
     return path.read_text().strip()
 
 
-def _write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str, mode: int = 0o600) -> None:
+    """Whole or not at all, and never readable by more than `mode` says."""
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         file.write(text)
     part.replace(path)
 
