@@ -36,7 +36,7 @@ class Accounts:
     def named(cls, redis_url: str, mysql_url: str) -> Accounts:
         """None of the users is there yet."""
         prefix = f"rt{secrets.token_hex(4)}_"
-        passwords = {account: secrets.token_hex(16) for account in MYSQL_ACCOUNTS}
+        passwords = {account: secrets.token_hex(16) for account in {*REDIS_ACCOUNTS, *MYSQL_ACCOUNTS}}
         address = parse_mysql_url(mysql_url)
         mysql_urls = {
             account: replace(address, user=prefix + account, password=passwords[account]).url()
@@ -77,11 +77,11 @@ class Accounts:
             )
 
     def denials(self, admin_url: str) -> list[str]:
-        """What Redis has refused these users; one line each."""
+        """What Redis has refused these users so far; one line each, with how often."""
         with redis.Redis.from_url(admin_url) as client:
-            rows = client.execute_command("ACL", "LOG", 128)
+            rows = client.acl_log(128)
         return [
-            f"{row['username']}: {row['reason']} {row['object']} ({row['context']})"
+            f"{row['username']}: {row['reason']} {row['object']} ({row['context']}), {row['count']} times"
             for row in rows
             if row["username"].startswith(self.naming.prefix)
         ]
