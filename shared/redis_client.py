@@ -75,6 +75,8 @@ def connect(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S, connections: int 
             health_check_interval=0,
             max_connections=connections,
             protocol=2,
+            # Redis 7.0 does not know CLIENT SETINFO, not even as a right that an account may be given.
+            driver_info=None,
         )
         pool.connection_class = _honest(pool.connection_class)
         return Redis.from_pool(pool)
