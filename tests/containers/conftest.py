@@ -23,11 +23,11 @@ def engine() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All in one worker, one after another: they share stacks, each of which has the machine to itself."""
+    """`make test` runs them one after another: they share stacks, each of which has the machine to itself."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("containers"))
+            item.add_marker(pytest.mark.containers)
             item.add_marker(pytest.mark.timeout(300))
 
 
