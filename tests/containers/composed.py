@@ -21,7 +21,6 @@ PROJECT_DIRECTORY = Path(__file__).resolve().parents[2]
 COMPOSE = "docker-compose.yml"
 ONLOOKER = "tests/containers/compose.yml"
 SERVICES = ("ingest", "planner", "mover", "recorder")
-_LEFT_OUT = shutil.ignore_patterns(".*cache*", ".git", ".venv", ".uv", ".reshelve", ".hypothesis", "__pycache__")
 
 
 def docker(*arguments: str, given: str = "", timeout_s: float = 120) -> str:
@@ -35,7 +34,8 @@ def docker(*arguments: str, given: str = "", timeout_s: float = 120) -> str:
 
 def clean_checkout(directory: Path) -> Path:
     """What a fresh clone would hold: nothing that was made here."""
-    return Path(shutil.copytree(PROJECT_DIRECTORY, directory, ignore=_LEFT_OUT))
+    made = [line.rstrip("/") for line in (PROJECT_DIRECTORY / ".gitignore").read_text().splitlines()]
+    return Path(shutil.copytree(PROJECT_DIRECTORY, directory, ignore=shutil.ignore_patterns(".git", *made)))
 
 
 @dataclass

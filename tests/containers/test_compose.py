@@ -58,7 +58,7 @@ def test_only_ingest_and_prometheus_can_be_reached_and_from_this_machine_alone(s
 
 
 def test_a_secret_is_where_its_reader_is_and_nowhere_else(stack: Composed, image: str) -> None:
-    """Seen to fail with a room mounted in two places, and with a password in a variable."""
+    """Seen to fail with the mover's password put into the planner's room too."""
     volume = f"{stack.name}_accounts:/all:ro"
     listing = docker("run", "--rm", "-v", volume, image, "python", "-c", _SECRETS)
     secrets: dict[str, str] = json.loads(listing)

@@ -38,7 +38,7 @@ def test_it_runs_as_a_number_that_is_not_root(built: dict[str, Any]) -> None:
 
 
 def test_its_layers_hold_what_runs_and_nothing_else(image: str) -> None:
-    """Seen to fail with a .dockerignore that does not begin with `*`: the tests were in it, and would-be secrets."""
+    """Seen to fail with the build stage's directory copied along."""
     listing = docker("run", "--rm", image, "python", "-c", _NAMES)
     found = set(listing.split())
     assert {"services", "shared", "cli", "deploy"} <= found
