@@ -17,7 +17,9 @@ from shared.levels import Levels
 from shared.messages import Placed
 from shared.mysql_url import parse_mysql_url
 from tests.conftest import execute
+from tests.consumers import until
 from tests.samples import a_placed
+from tests.tables import Tables
 
 
 class Books:
@@ -137,6 +139,29 @@ async def test_two_recorders_with_the_same_rows_in_opposite_order(books: Books) 
     assert await books.ask("SELECT COUNT(*), COUNT(DISTINCT cid) FROM relocations") == [(200, 200)]
     assert await books.ask("SELECT COUNT(*) FROM update_history") == [(200,)]
     assert set(await books.levels_of(*cids)) == {"silver"}
+
+
+async def _are_locking(books: Books, commits: int) -> bool:
+    found = await books.ask(
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE '%WHERE cid IN%FOR UPDATE%'"
+        " AND info NOT LIKE '%processlist%'"
+    )
+    return bool(found == [(commits,)])
+
+
+async def test_two_commits_of_the_same_rows_in_opposite_order_do_not_deadlock(books: Books) -> None:
+    """Both wait for the row in the middle: in the batch's own order, each would hold what the other needs then."""
+    await books.track("1", "2", "3")
+    batch = [books.placed(cid) for cid in "123"]
+    async with Tables(books.url).session() as run:
+        await run("BEGIN")
+        await run("SELECT cid FROM contents WHERE cid = '2' FOR UPDATE")
+        commits = [asyncio.create_task(books.commitments.commit(order, 1)) for order in (batch, batch[::-1])]
+        await until(lambda: _are_locking(books, len(commits)))
+        await asyncio.sleep(0.1)  # what precedes the row in the middle is locked by now
+        await run("ROLLBACK")
+    verdicts = await asyncio.gather(*commits)
+    assert sorted(verdicts) == [["commit"] * 3, ["committed"] * 3]
 
 
 async def test_a_killed_connection_leaves_nothing_half_done(books: Books) -> None:
