@@ -56,7 +56,11 @@ class Retiring:
         assert isinstance(held.message, Retire)
         try:
             await self._retire(held, held.message)
-        except StaleError:
+        except StaleError as error:
+            order = held.message
+            self._handling.log.info(
+                "refused", cid=order.cid, move_id=order.move_id, attempt=held.attempt, why=str(error)
+            )
             metrics.RETIRES.labels("refused").inc()
         except Exception as error:  # noqa: BLE001  # raised again unless it says what is next
             outcome = await self._handling.settle_error(entry, held, error)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import house
 from tests.faults.floor import Floor, send_signal, until
 from tests.faults.proxy import Proxy, script
 from tests.faults.strace import READ, slow, stop, stopped, traced, written
@@ -28,6 +29,13 @@ async def _there(floor: Floor, cid: str, level: str, source: str = "bronze") -> 
     await floor.send(cid, level)
     await until(lambda: floor.file(level, cid).exists() and not floor.file(source, cid).exists(), f"{cid} on {level}")
     await _settled_on(floor, cid, level)
+
+
+async def _first_relocation(floor: Floor) -> None:
+    """From now on each script is loaded, and called once for each step, and the levels are marked."""
+    await floor.mover()
+    await _there(floor, await floor.content(), "gold")
+    floor.end_movers()
 
 
 @pytest.mark.parametrize("returned", [False, True])
@@ -79,6 +87,7 @@ async def test_mover_stopped_before_finish_is_refused(floor: Floor, level: str) 
 @pytest.mark.parametrize("level", LEVELS)
 async def test_mover_stopped_at_the_start_of_a_retire_removes_nothing_later(floor: Floor, level: str) -> None:
     """Meanwhile the content has come back: what stands under the source's name is the only copy."""
+    await _first_relocation(floor)
     cid = await floor.content()
     with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
         zombie = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
@@ -158,6 +167,40 @@ async def test_nobody_goes_on_past_a_mover_that_was_stopped_before_it_unlinks(fl
         send_signal(zombie, signal.SIGCONT)
         await _settled_on(floor, cid, level)
         assert zombie.stop() == 0
+
+
+async def test_mover_stopped_before_it_locks_a_source_leaves_it_to_a_later_order(floor: Floor, tmp_path: Path) -> None:
+    """The content has come back and gone out again, by links to the same inode: its old order fits disk and MySQL.
+
+    The later order has a grace that is not over. Fails without the question to Redis whether the order is current.
+    """
+    log = tmp_path / "calls"
+    await _first_relocation(floor)
+    cid = await floor.content()
+    source = floor.file("bronze", cid)
+    with Proxy.before(floor.redis_url) as proxy:
+        first = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
+        retiring = proxy.trap(script("start"), "before", nth=2)
+        await floor.send(cid, "gold")
+        await retiring.hit()
+        first.kill()
+        retiring.cut()
+    # It does nothing but take over the retire, so that the first look into bronze is at the source.
+    zombie = await floor.mover(traced(log, "openat", stop("openat"), only=floor.paths["bronze"]))
+    await stopped(log)
+    await floor.mover()
+    await _there(floor, cid, "gold")
+    await _there(floor, cid, "bronze", "gold")
+    await floor.restart("recorder", settings={"RESHELVE_RETIRE_GRACE_S": "10"})
+    await floor.send(cid, "gold")
+    await house.until(lambda: floor.waiting("later", 1), "the second retire waits for its time")
+    send_signal(zombie, signal.SIGCONT)
+    await written(zombie.log, '"refused"')
+    assert zombie.stop() == 0
+    assert source.exists()
+    assert await floor.waiting("later", 1)
+    await _settled_on(floor, cid, "gold")
+    await floor.restart("recorder")
 
 
 async def test_two_movers_on_one_command_place_it_once(floor: Floor, tmp_path: Path) -> None:
