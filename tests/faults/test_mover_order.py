@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.floor import Floor, send_signal
-from tests.faults.strace import READ, lines, traced, written
+from tests.faults.floor import Floor, ended, send_signal
+from tests.faults.strace import READ, kill, lines, traced, written
 
 _CALLS = ("write", "fsync", "fadvise64", "preadv", "preadv2", "linkat", "renameat2", "unlinkat")
 _COPY = [
@@ -17,6 +17,7 @@ _COPY = [
     *("write part", "fsync part", "drop part", "read part"),
     *("publish", "fsync target", "remove source", "fsync source"),
 ]
+_TRACED = f"{READ}|^write$|fsync|fadvise64|linkat|renameat2|unlinkat$"
 _LINK = ["link part", "publish", "fsync target", "remove source", "fsync source"]
 
 
@@ -28,7 +29,7 @@ def _step(line: str, source: Path, target: Path) -> str:
         "fsync part": rf"fsync\(\d+<{re.escape(part)}",
         "drop part": rf"fadvise64\(\d+<{re.escape(part)}.* POSIX_FADV_DONTNEED",
         "read part": rf"preadv2?\(\d+<{re.escape(part)}",
-        "link part": rf'linkat\(.*{re.escape(there)}, "\.reshelve\.0',
+        "link part": rf'\blinkat\(.*{re.escape(there)}, "\.reshelve\.0',
         "publish": rf'renameat2\(\d+{re.escape(there)}, "\.reshelve\.0.*RENAME_NOREPLACE',
         "fsync target": rf"fsync\(\d+{re.escape(there)}",
         "remove source": rf'unlinkat\(\d+{re.escape(here)}, "{re.escape(source.name)}", 0',
@@ -60,7 +61,7 @@ async def test_each_step_is_durable_before_the_next_relies_on_it(
     """
     log = tmp_path / "calls"
     cid = await floor.content()
-    mover = await floor.mover(traced(log, f"{READ}|^write$|fsync|fadvise64|linkat|renameat2|unlinkat$"))
+    mover = await floor.mover(traced(log, _TRACED))
     (recorder,) = floor.stack.named("recorder")
     send_signal(recorder, signal.SIGSTOP)
     try:
@@ -73,3 +74,21 @@ async def test_each_step_is_durable_before_the_next_relies_on_it(
     await floor.judge()
     assert before == steps[: steps.index("fsync target") + 1]
     assert _steps(log, floor, level, cid) == steps
+
+
+@pytest.mark.parametrize("level", ["silver", "gold"])
+async def test_name_that_a_killed_mover_gave_is_durable_before_it_is_adopted(
+    floor: Floor, level: str, tmp_path: Path
+) -> None:
+    """The first mover dies between publishing and the directory's fsync. Seen to fail without the one when adopting."""
+    log = tmp_path / "calls"
+    cid = await floor.content()
+    target = floor.file(level, cid)
+    victim = await floor.mover(traced(tmp_path / "victim", "fsync", kill("fsync"), only=target.parent))
+    await floor.send(cid, level)
+    await ended(victim, "the fsync of the target's directory")
+    assert target.exists()
+    mover = await floor.mover(traced(log, _TRACED))
+    await floor.judge()
+    assert '"method":"adopt"' in mover.log.read_text()
+    assert _steps(log, floor, level, cid) == ["fsync target", "remove source", "fsync source"]
