@@ -7,7 +7,6 @@ descriptor, so that nobody can swap a directory for a link under our feet.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,8 @@ DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO that took the file's place must not hang the mover.
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 DEFAULT_MODE = 0o755
+_BARE_BYTES = 4096
+"""A larger directory is not new: no need to list it, which takes half a millisecond there."""
 
 
 class Reason(StrEnum):
@@ -181,9 +182,34 @@ def _step(parent_fd: int, name: str) -> int:
 
 def _step_or_make(parent_fd: int, name: str, like: int, path: Sequence[str]) -> int:
     try:
-        return _step(parent_fd, name)
+        fd = _step(parent_fd, name)
     except FileNotFoundError:
         return _make(parent_fd, name, _stat_directory(like, path))
+    try:
+        # Whoever made it may have died before its fsync. Where something stood in it, whoever put it there has looked.
+        if _is_bare(fd, name):
+            _sync_name(parent_fd, name)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _is_bare(fd: int, name: str) -> bool:
+    if os.fstat(fd).st_size > _BARE_BYTES:
+        return False
+    with doing(f"list {name!r}"), os.scandir(fd) as entries:
+        return next(entries, None) is None
+
+
+def _sync_name(parent_fd: int, name: str) -> None:
+    """Make the name of a new directory durable; where that failed it goes, as an fsync is never trusted after that."""
+    try:
+        sync_directory(parent_fd)
+    except RetryError:
+        with suppress(OSError):
+            os.rmdir(name, dir_fd=parent_fd)
+        raise
 
 
 def _stat_directory(root_fd: int, path: Sequence[str]) -> os.stat_result | None:
@@ -208,7 +234,7 @@ def _make(parent_fd: int, name: str, model: os.stat_result | None) -> int:
     except OSError as error:
         raise classify(error, f"make the directory {name!r}") from error
     # Also after losing the race: whoever won it may die before its own fsync.
-    sync_directory(parent_fd)
+    _sync_name(parent_fd, name)
     fd = _step(parent_fd, name)
     if made and model:
         with suppress(OSError):
@@ -244,42 +270,6 @@ def _open_unnoticed(entry: Entry) -> int:
         if error.errno == errno.ENXIO:  # a socket
             raise DeadLetterError(Reason.NOT_A_FILE, f"{entry.name!r} is no regular file") from None
         raise classify(error, f"open {entry.name!r}") from error
-
-
-@contextmanager
-def locked(file: OpenFile, busy: Reason, how: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """Hold a flock on the file, also against another mover on this file system. Raises RetryError(busy)."""
-    with doing(f"lock {file.entry.name!r}"):
-        try:
-            holder = _flock(file.fd, how)
-        except BlockingIOError:
-            raise RetryError(busy, f"{file.entry.name!r} is locked by another process: wait or end it") from None
-    try:
-        yield
-    finally:
-        if holder == file.fd:
-            fcntl.flock(holder, fcntl.LOCK_UN)
-        else:
-            os.close(holder)
-
-
-def _flock(fd: int, how: int) -> int:
-    """The descriptor that holds the lock: `fd`, or a new one."""
-    try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno != errno.EBADF:
-            raise
-    else:
-        return fd
-    # NFS turns a flock into a record lock, which wants a descriptor that is open for writing.
-    writable = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        fcntl.flock(writable, how | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(writable)
-        raise
-    return writable
 
 
 def sync_directory(fd: int) -> None:

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from services.mover.beneath import Reason, doing, locked, open_file, open_parent, sync_directory
+from services.mover.beneath import Reason, doing, open_file, open_parent, sync_directory
 from services.mover.blame import blaming
 from services.mover.copying import (
     Copied,
@@ -40,6 +40,7 @@ from services.mover.identity import (
     same_directory,
     same_inode,
 )
+from services.mover.locking import locked
 from services.mover.markers import open_level
 from shared.errors import DeadLetterError, RetryError
 from shared.messages import Method, Move, Placed

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from services.mover.beneath import Reason, components, doing, locked, open_file, open_parent, sync_directory
+from services.mover.beneath import Reason, components, doing, open_file, open_parent, sync_directory
 from services.mover.blame import blaming
 from services.mover.identity import Entry, OpenFile, file_id, is_move_id, probe_name, same_directory, same_inode
+from services.mover.locking import locked
 from services.mover.markers import open_level
 from shared.errors import DeadLetterError, ReshelveError, RetryError
 from shared.messages import Retire

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.floor import Floor, ended, send_signal
-from tests.faults.strace import READ, kill, lines, traced, written
+from tests.faults.strace import READ, fail, kill, lines, traced, written
 
 _CALLS = ("write", "fsync", "fadvise64", "preadv", "preadv2", "linkat", "renameat2", "unlinkat")
 _COPY = [
@@ -92,3 +92,42 @@ async def test_name_that_a_killed_mover_gave_is_durable_before_it_is_adopted(
     await floor.judge()
     assert '"method":"adopt"' in mover.log.read_text()
     assert _steps(log, floor, level, cid) == ["fsync target", "remove source", "fsync source"]
+
+
+async def _marked(floor: Floor) -> None:
+    """Gold is, which takes an fsync of its directory too."""
+    await floor.mover()
+    await floor.send(await floor.content(), "gold")
+    await floor.judge()
+    floor.end_movers()
+
+
+async def test_directory_that_a_killed_mover_made_is_durable_before_anything_is_placed_in_it(
+    floor: Floor, tmp_path: Path
+) -> None:
+    """The first mover dies between mkdir and the fsync above it. Seen to fail where what stands passes for durable."""
+    log = tmp_path / "calls"
+    await _marked(floor)
+    cid = await floor.content()
+    target, root = floor.file("gold", cid), re.escape(str(floor.paths["gold"]))
+    victim = await floor.mover(traced(tmp_path / "victim", "fsync", kill("fsync"), only=floor.paths["gold"]))
+    await floor.send(cid, "gold")
+    await ended(victim, "the fsync of the level's directory")
+    assert target.parent.exists()
+    await floor.mover(traced(log, _TRACED))
+    await floor.judge()
+    calls = lines(log, "fsync", "renameat2")
+    order = [" ".join(re.findall(rf"renameat2|fsync(?=\(\d+<{root}>)", call)) for call in calls]
+    assert order.index("fsync") < order.index("renameat2"), calls
+
+
+async def test_directory_whose_fsync_failed_is_made_anew(floor: Floor, tmp_path: Path) -> None:
+    """A second fsync would succeed, though the name may be lost. Seen to fail where the directory is left standing."""
+    log = tmp_path / "calls"
+    await _marked(floor)
+    cid = await floor.content()
+    failing = traced(log, "fsync,mkdirat", fail("fsync", "EIO", "1"), only=floor.paths["gold"])
+    await floor.mover(failing)
+    await floor.send(cid, "gold")
+    await floor.judge()
+    assert sum(f'"{cid}"' in call for call in lines(log, "mkdirat")) > 1

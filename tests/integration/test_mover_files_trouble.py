@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from services.mover import place as placing
-from services.mover.beneath import Reason, locked, open_file, open_parent, open_root
+from services.mover.beneath import Reason, open_file, open_parent, open_root
 from services.mover.copying import Copied, HandedBackError, fill
 from services.mover.identity import Entry, OpenFile, part_name
+from services.mover.locking import locked
 from services.mover.place import Placement, place
 from shared.errors import DeadLetterError, RetryError
 from shared.messages import Move
