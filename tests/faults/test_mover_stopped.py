@@ -110,6 +110,7 @@ async def test_mover_stopped_at_the_start_of_a_move_leaves_no_stray_copy(floor: 
 
     Fails without the question for the fencing token before publishing.
     """
+    await _first_relocation(floor)
     cid = await floor.content()
     with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
         zombie = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
