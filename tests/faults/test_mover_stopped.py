@@ -86,7 +86,10 @@ async def test_mover_stopped_before_finish_is_refused(floor: Floor, level: str) 
 
 @pytest.mark.parametrize("level", LEVELS)
 async def test_mover_stopped_at_the_start_of_a_retire_removes_nothing_later(floor: Floor, level: str) -> None:
-    """Meanwhile the content has come back: what stands under the source's name is the only copy."""
+    """Meanwhile the content has come back: what stands under the source's name is the only copy.
+
+    Held several times (the placed copy is gone, MySQL's row, the token): with one of them taken out it still passes.
+    """
     await _first_relocation(floor)
     cid = await floor.content()
     with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
