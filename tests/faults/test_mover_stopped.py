@@ -182,7 +182,7 @@ async def test_mover_stopped_before_it_locks_a_source_leaves_it_to_a_later_order
     await _first_relocation(floor)
     cid = await floor.content()
     source = floor.file("bronze", cid)
-    with Proxy.before(floor.redis_url) as proxy:
+    with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
         first = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
         retiring = proxy.trap(script("start"), "before", nth=2)
         await floor.send(cid, "gold")

@@ -18,7 +18,7 @@ async def test_two_recorders_at_once_record_each_relocation_once_and_do_not_dead
     """Both take from all partitions, again and again.
 
     Seen to fail (deadlocks) where the look for moves that are committed already locks the gaps in which the other's
-    are to be inserted. The rows' order it does not show: a server reads the keys of an IN in order by itself.
+    are to be inserted. That rows are locked in one order is shown in tests/integration/test_commitments.py.
     """
     house.stack.start("recorder")
     await house.stack.ready()
