@@ -338,6 +338,7 @@ async def test_an_orphaned_entry_of_views_is_delivered_once_more_and_only_once(w
     assert not await mending.requeue(orphan), "not delivered yet"
     await world.streams.deliver("views", "gone")
     assert not await mending.requeue(orphan), "in somebody's hands"
+    assert (await world.audit()).codes == []
     await world.streams.redis.xgroup_delconsumer(world.streams.keys().stream("views"), "planner", "gone")
     assert (await world.audit()).codes == ["entry_orphaned"]
     assert [await mending.requeue(orphan) for _ in range(3)] == [True, False, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -239,9 +240,15 @@ async def test_a_dropped_letters_content_rests_until_its_next_view(
     assert await seen.reviews() == {}
 
 
-async def test_a_content_that_has_moved_on_is_left_alone(seen: Streams, letters: DeadLetterQueue) -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [{"move_id": "another", "status": "moving"}, {"status": "done"}, {"status": "retiring"}, {"status": "idle"}],
+)
+async def test_a_content_that_has_moved_on_is_left_alone(
+    seen: Streams, letters: DeadLetterQueue, changed: dict[str, str]
+) -> None:
     letter = await buried(seen)
-    await seen.put_content(move_id="another", status="moving")
+    await seen.put_content(**changed)
     state = await seen.content()
     assert await letters.drop(id_of(letter)) == "dropped"
     assert (await seen.content(), await seen.dead()) == (state, [])
@@ -254,3 +261,24 @@ async def test_a_drop_happens_once(seen: Streams, letters: DeadLetterQueue) -> N
     with pytest.raises(GoneError):
         await letters.drop(id_of(letter))
     assert await seen.everything() == before
+
+
+# --- several operators at once ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", ["moves", "placed", "retires"])
+async def test_of_operators_who_retry_and_drop_one_letter_at_once_one_does_it(
+    seen: Streams, letters: DeadLetterQueue, stream: StreamName
+) -> None:
+    """All have read the letter before the first script runs, so that only the scripts' own look at it keeps them apart.
+
+    A second retry would put an entry without fields beside the first; a drop after a retry would call a content idle
+    whose entry waits.
+    """
+    letter = await buried(seen, stream)
+    verbs = [letters.retry, letters.retry, letters.drop, letters.drop]
+    answers = await asyncio.gather(*(verb(id_of(letter)) for verb in verbs), return_exceptions=True)
+    (done,) = [answer for answer in answers if not isinstance(answer, GoneError)]
+    left = ("idle", 0) if done == "rests" else (BY_STREAM[stream][2], 1)
+    assert ((await seen.content())["status"], len(await seen.entries(stream))) == left
+    assert await seen.dead() == []

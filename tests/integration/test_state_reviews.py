@@ -246,7 +246,7 @@ async def test_the_bounds_of_a_band_lie_within_and_without(seen: Streams, count:
 
 async def test_a_review_that_was_asked_for_since_the_claim_is_kept(seen: Streams) -> None:
     """As by a changed level table: what was decided on may be the old one. Fails when a rest drops any review."""
-    await seen.put_content(CID, count=7, level="bronze", status="idle", version=1)
+    await seen.put_content(CID, count=1500, level="silver", status="idle", version=1)
     await seen.put_content(OTHER, count=7, version=1)
     for cid in (CID, OTHER):
         await seen.put_review(cid, now_ms())
