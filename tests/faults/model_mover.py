@@ -12,6 +12,8 @@ from shared.state.moves import Commitment, Commits, DeadLetters, Held, Moves, Ra
 from tests.faults.model_consumer import Consumer, P
 from tests.samples import a_placed, retire_of
 
+_LONG_AGO_MS = 1_000_000
+
 
 @dataclass(eq=False)
 class Attempt:
@@ -113,8 +115,11 @@ class Mover(Consumer):
             self._took(attempt, bool(did))
 
     def postpone(self, attempt: Attempt) -> None:
+        """Due at once, in the order of the postponing even within a millisecond: a search must find the same again."""
         self._unlock(attempt)
-        self._took(attempt, self.bench.do(Moves(self.bench.scripts).postpone(attempt.held, 0, "disk full")))
+        self.world.postponed += 1
+        wait_ms = self.world.postponed - _LONG_AGO_MS
+        self._took(attempt, self.bench.do(Moves(self.bench.scripts).postpone(attempt.held, wait_ms, "disk full")))
         attempt.stage = "over" if attempt.held.stream == "retires" else attempt.stage
 
     def withdraw(self, attempt: Attempt) -> None:

@@ -56,7 +56,8 @@ class Planner(Consumer):
             self.hand.pop(entry_id, None)
 
     def look(self) -> None:
-        cids = self.bench.do(Reviews(self.bench.scripts).claim(P, 10, REVIEW_LEASE_MS))
+        # Sorted: in which millisecond each was asked for is chance, and a search must find the same again.
+        cids = sorted(self.bench.do(Reviews(self.bench.scripts).claim(P, 10, REVIEW_LEASE_MS)))
         states = self.bench.do(Contents(self.bench.scripts).read(cids)) if cids else []
         for state in states:
             level, base = self.world.level(state.cid), 0

@@ -30,6 +30,7 @@ class ModelWorld:
     relocations: dict[str, Placed] = field(default_factory=dict)
     tokens: dict[tuple[str, str], int] = field(default_factory=dict)
     """(stream, move_id): the latest attempt that was handed out."""
+    postponed: int = 0
     changes: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
