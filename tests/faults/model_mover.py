@@ -17,9 +17,10 @@ _LONG_AGO_MS = 1_000_000
 
 @dataclass(eq=False)
 class Attempt:
-    """`stage` is what was done last: started, placed or confirmed, removed, over."""
+    """`started` orders those of all movers. `stage` was done last: started, placed or confirmed, removed, over."""
 
     held: Held
+    started: int
     stage: str = "started"
 
 
@@ -43,7 +44,7 @@ class Mover(Consumer):
             last = tokens.get((entry.stream, message.move_id), 0)
             assert token > last, f"fencing: attempt {token} of {message.move_id} was handed out after {last}"
             tokens[entry.stream, message.move_id] = token
-            self.attempts.append(Attempt(replace(held, attempt=token)))
+            self.attempts.append(Attempt(replace(held, attempt=token), next(self.world.clock)))
 
     def advance(self, attempt: Attempt) -> None:
         """The next step; the last one again, where there is none."""
@@ -117,8 +118,7 @@ class Mover(Consumer):
     def postpone(self, attempt: Attempt) -> None:
         """Due at once, in the order of the postponing even within a millisecond: a search must find the same again."""
         self._unlock(attempt)
-        self.world.postponed += 1
-        wait_ms = self.world.postponed - _LONG_AGO_MS
+        wait_ms = next(self.world.clock) - _LONG_AGO_MS
         self._took(attempt, self.bench.do(Moves(self.bench.scripts).postpone(attempt.held, wait_ms, "disk full")))
         attempt.stage = "over" if attempt.held.stream == "retires" else attempt.stage
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 
 from shared.catalog.commits import Verdict, judge
 from shared.levels import Level
@@ -30,7 +31,8 @@ class ModelWorld:
     relocations: dict[str, Placed] = field(default_factory=dict)
     tokens: dict[tuple[str, str], int] = field(default_factory=dict)
     """(stream, move_id): the latest attempt that was handed out."""
-    postponed: int = 0
+    clock: Iterator[int] = field(default_factory=count)
+    """For an order that does not hang on milliseconds."""
     changes: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
@@ -76,7 +78,7 @@ class ModelWorld:
 
 def counted(tallies: list[Tally], cid: str, start: int) -> int:
     """The count after these views, in their order."""
-    count = start
+    total = start
     for tally in tallies:
-        count = tally.set.get(cid, count) + tally.add.get(cid, 0)
-    return count
+        total = tally.set.get(cid, total) + tally.add.get(cid, 0)
+    return total
