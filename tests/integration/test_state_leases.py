@@ -85,10 +85,46 @@ async def test_an_entry_that_was_deleted_while_pending_is_passed_over(seen: Stre
 
 async def test_what_was_handed_out_often_is_left_where_it_is_and_reported(seen: Streams) -> None:
     often, once = await handed(seen, 2)
-    await seen.redis.xclaim(seen.keys().stream("views"), GROUPS["views"], "one", 0, [often], retrycount=SUSPECT)
+    await count_as_handed_out(seen, often, SUSPECT)
     _, suspects, *rows = await reclaim(seen)
     assert (suspects, [row[0] for row in rows]) == (1, [once])
     assert (await seen.pending("views"))[often] == "one"
+
+
+async def count_as_handed_out(seen: Streams, entry_id: bytes, times: int) -> None:
+    await seen.redis.xclaim(seen.keys().stream("views"), GROUPS["views"], "one", 0, [entry_id], retrycount=times)
+
+
+# --- suspect ----------------------------------------------------------------------------------------------------------
+
+
+async def suspect(seen: Streams, lease_ms: int = 0, end: bytes = b"+") -> list[Any]:
+    """As Consumer calls it; there it calls only where a reclaiming has just seen a suspect beyond its lease."""
+    terms: list[Argument] = [GROUPS["views"], "two", lease_ms, SUSPECT, 2 * SUSPECT, end]
+    letter: list[Argument] = ["views", "consumers died", "why"]
+    keys = [seen.keys().stream("views"), seen.keys().dead]
+    reply: list[Any] = await seen.scripts.call("suspect", keys, [*terms, *letter])
+    return reply
+
+
+@pytest.mark.parametrize("times", [SUSPECT, 2 * SUSPECT])
+async def test_only_what_was_handed_out_often_is_a_suspect_beyond_its_lease_and_before_the_end(
+    seen: Streams, times: int
+) -> None:
+    once, often = await handed(seen, 2)
+    await count_as_handed_out(seen, often, times)
+    before = await seen.everything()
+    assert await suspect(seen, lease_ms=60_000) == []
+    assert await suspect(seen, end=b"(" + often) == []
+    assert await seen.everything() == before
+    if times == SUSPECT:
+        assert await suspect(seen) == [often, times + 1, [b"v1", b"{}"]]
+        assert await seen.pending("views") == {once: "one", often: "two"}
+    else:
+        assert await suspect(seen) == [often, times]
+        assert await seen.pending("views") == {once: "one"}
+        assert [letter["reason"] for letter in await seen.dead()] == ["consumers died"]
+    assert await suspect(seen, end=b"(" + often) == []
 
 
 # --- renew ------------------------------------------------------------------------------------------------------------
