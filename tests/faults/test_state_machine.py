@@ -30,7 +30,7 @@ from tests.faults.model_turn import LAST, take_a_turn
 from tests.faults.model_world import ModelWorld
 
 _ASKED = os.environ.get("RESHELVE_TEST_EXAMPLES")
-EXAMPLES = int(_ASKED or "60")
+EXAMPLES = int(_ASKED or "100")
 STEPS = 60
 START = {"c0": "bronze", "c1": "bronze", "c2": "silver"}
 _ROUNDS = 60
