@@ -55,7 +55,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         with leased_redis_database(given) as url:
             yield url
-    elif docker_answers():
+    elif docker_offers(REDIS_IMAGE):
         with container(REDIS_IMAGE, 6379, ["redis-server", "--appendonly", "yes"]) as (host, port):
             url = f"redis://{host}:{port}/0"
             wait_for(lambda: ping_redis(url), REDIS_IMAGE)
@@ -139,7 +139,7 @@ def mysql_logins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str
     given = os.environ.get("TEST_MYSQL_URL")
     if given:
         yield given, given
-    elif docker_answers():
+    elif docker_offers(MYSQL_IMAGE):
         password = secrets.token_hex(8)
         options = ["--log-bin-trust-function-creators=1"]
         variables = {"MYSQL_ROOT_PASSWORD": password}
@@ -264,8 +264,38 @@ def docker_answers() -> bool:
     return answer
 
 
-def _ping_docker() -> bool:
+@cache
+def docker_offers(image: str) -> bool:
+    """Whether an engine answers that has the image or can pull it: one that reaches no registry is as good as none."""
+    if not docker_answers():
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # testcontainers' own deprecations, sockets that the SDK leaves open
+        offered = _pull(image)
+        gc.collect()
+    return offered
+
+
+def _pull(image: str) -> bool:
     import docker  # type: ignore[import-untyped]  # noqa: PLC0415  # slow to import, and needed only here
+    from testcontainers.core.config import testcontainers_config as config  # noqa: PLC0415
+
+    client = docker.from_env(timeout=CONTAINER_TIMEOUT_S)
+    try:
+        for name in [image] if config.ryuk_disabled else [image, config.ryuk_image]:
+            try:
+                client.images.get(name)
+            except docker.errors.ImageNotFound:
+                client.images.pull(name)
+    except (docker.errors.DockerException, OSError):
+        return False
+    finally:
+        client.close()
+    return True
+
+
+def _ping_docker() -> bool:
+    import docker  # noqa: PLC0415  # as above
 
     try:
         client = docker.from_env(timeout=2)
