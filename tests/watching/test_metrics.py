@@ -80,5 +80,5 @@ async def test_every_series_is_there_before_anything_has_happened(stack: Stack) 
         for name in wanted.keys() - set(FULL_OF_SOMETHING):
             assert not any(found[name]), f"{name} of {service.name} begins with {found[name]}"
     mover = await shown(stack.named("mover")[0].metrics_port)
-    assert (len(mover["reshelve_moves_total"]), len(mover["reshelve_retires_total"])) == (12, 7)
+    assert (len(mover["reshelve_moves_total"]), len(mover["reshelve_retires_total"])) == (13, 7)
     assert len(mover["reshelve_dead_letters_total"]) > 50
