@@ -24,7 +24,7 @@ demo:
 test:
 	@deploy/bootstrap.sh test
 	@$(MAKE) lint
-	$(BIN)/pytest -n $(WORKERS) -m "not containers" $(PYTEST) || [ $$? -eq 5 ]
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not containers" $(PYTEST) || [ $$? -eq 5 ]
 	$(BIN)/pytest -m containers $(PYTEST) || [ $$? -eq 5 ]
 
 soak:
