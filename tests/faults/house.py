@@ -68,16 +68,7 @@ class House:
                 assert service.stop() == 0, service.log.read_text()[-3000:]
         services = self.stack.start(*names, settings=settings)
         await self.stack.ready(services=services)
-        await until(self.listening, "ingest listens")
         return services
-
-    async def listening(self) -> bool:
-        """True once ingest takes requests: it says that it is ready a little before."""
-        try:
-            async with aiohttp.ClientSession() as session, session.get(f"{self.stack.http}/healthz") as answer:
-                return answer.status == 200
-        except (aiohttp.ClientError, OSError):
-            return False
 
     async def view(self, views: Mapping[str, int], *, key: str = "", timeout_s: float = 10) -> int:
         """One request; the status, or 0 where no answer came. What got 202 is remembered."""

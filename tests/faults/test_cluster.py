@@ -35,7 +35,6 @@ async def house(nodes: RedisNodes, database: str, level_root: Path, tmp_path: Pa
         stack.start(*SERVICES, "planner", "mover")
         await stack.ready()
         house = House(stack, level_root)
-        await until(house.listening, "ingest listens")
         yield house
         assert len(house.running) == len(SERVICES) + 2, "a service has ended by itself"
         codes = stack.stop()
