@@ -154,7 +154,7 @@ async def _meddled(
         if moment == "locked":
             await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
             # Both times under a lock: before it publishes, before it unlinks.
-            asked = proxy.trap(b"HMGET", "after", nth=2)
+            asked = proxy.trap(b"$5\r\nHMGET\r\n", "after", nth=2)
             await floor.send(cid, level)
             await asked.hit()
             act()

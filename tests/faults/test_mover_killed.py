@@ -23,7 +23,8 @@ PLACING = {
     "gold": ["linkat", "flock", "renameat2", "fsync target"],
 }
 RETIRING = ["unlinkat", "fsync source", "unlinkat 2"]
-_ASKS = b"HMGET"
+# The command, not the word: the text of a script that is loaded has it too.
+_ASKS = b"$5\r\nHMGET\r\n"
 # The mover asks whether its attempt is current twice, each time under a lock: before it publishes, before it unlinks.
 REQUESTS: list[tuple[Match, int]] = [
     (script("start"), 1),
