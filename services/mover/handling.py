@@ -30,7 +30,8 @@ from shared.state.moves import NOT_MINE, OBSOLETE, WAITED, DeadLetters, Held, Mo
 _FIRST_WAIT_MS, _LONGEST_WAIT_MS = 500, 60_000
 _REPLANNED_MS = 2000
 """Until every planner has read the level table by which a move was outdated, and will not plan the same again."""
-_BATCH = 500
+BATCH = 500
+"""How many items at most share one call to a server."""
 _DIGITS = 10
 UNDECODABLE = "undecodable"
 ATTEMPTS_USED_UP = "attempts used up"
@@ -112,7 +113,7 @@ class Handling:
                 results.update(zip(of, replies, strict=True))
             return [results[place] for place in range(len(items))]
 
-        return Batcher(flush, _BATCH)
+        return Batcher(flush, BATCH)
 
     async def decode(self, entry: RawEntry, kind: type[Move | Retire]) -> Held | None:
         """The entry's message in hand, or None: it could not be decoded and is buried."""

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 
 from services.mover.breaker import doors_of
 from services.mover.fencing import IsCurrent, StaleError, asked_of
-from services.mover.handling import Handling
+from services.mover.handling import BATCH, Handling
 from services.mover.markers import Markers
 from services.mover.place import Placement, place
 from services.mover.roots import Roots
@@ -17,8 +17,6 @@ from shared import metrics
 from shared.batching import Batcher
 from shared.messages import Move, Placed
 from shared.state.moves import Held, RawEntry
-
-_BATCH = 500
 
 
 class Moving:
@@ -37,7 +35,7 @@ class Moving:
         self._finishing = handling.by_partition(
             moves.finish, lambda item: item[0].partition, gone=False, doing="finish"
         )
-        self._confirming: Batcher[Held, bool] = Batcher(self._current, _BATCH)
+        self._confirming: Batcher[Held, bool] = Batcher(self._current, BATCH)
 
     async def handle(self, entry: RawEntry) -> None:
         """Place the file and finish, or do what the error says is next."""

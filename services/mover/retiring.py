@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 
 from services.mover.breaker import doors_of
 from services.mover.fencing import StaleError
-from services.mover.handling import Handling
+from services.mover.handling import BATCH, Handling
 from services.mover.markers import Markers
 from services.mover.place import check_roots
 from services.mover.retire import lock_source
@@ -23,7 +23,6 @@ from shared.state.moves import CAME_BACK, Held, RawEntry
 
 NOT_COMMITTED = "not committed"
 _STALE = "stale"
-_BATCH = 500
 
 
 class Retiring:
@@ -43,7 +42,7 @@ class Retiring:
             0,
             "start",
         )
-        self._confirming: Batcher[Held, str] = Batcher(self._confirm_all, _BATCH)
+        self._confirming: Batcher[Held, str] = Batcher(self._confirm_all, BATCH)
         self._settling = handling.by_partition(moves.settle, lambda held: held.partition, gone=0, doing="settle")
 
     async def handle(self, entry: RawEntry) -> None:
