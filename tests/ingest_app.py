@@ -24,7 +24,7 @@ from shared.service import Runtime
 from shared.state.contents import Contents
 from shared.state.reviews import Opening, Reviews
 from shared.state.scripts import Scripts
-from tests.stack import free_port
+from tests.ports import free_port
 
 MOVE = Move(new_move_id(), "7", "g.mp4", "bronze", "silver", "", "", 1964, "count 1964 asks for silver", 0, 0)
 

@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from tests.stack import free_port
+from tests.ports import free_port
 
 PROJECT = Path(__file__).parent.parent
 CONFIG = PROJECT / "deploy" / "prometheus"

@@ -18,7 +18,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from cli.servers import INSTALL_REDIS, find_redis_server
 from deploy.accounts import REDIS_ACCOUNTS, redis_users
-from tests.faults.servers import lasting_port
+from tests.ports import free_port
 
 MASTERS = 3
 NODE_TIMEOUT_MS = 800
@@ -91,7 +91,7 @@ class RedisNodes:
         self.nodes = [self._node(binary, home / str(n), rng, users, replica) for n in range(2 * MASTERS)]
 
     def _node(self, binary: Path, home: Path, rng: random.Random, users: Sequence[str], replica: str) -> Node:
-        port, bus_port = lasting_port(rng), lasting_port(rng)
+        port, bus_port = free_port(rng), free_port(rng)
         home.mkdir(parents=True)
         (home / "users.acl").write_text("\n".join(users) + "\n")
         (home / "redis.conf").write_text(f"""\

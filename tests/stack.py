@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,19 +15,14 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.ports import free_port
+
 SERVICES = ("ingest", "planner", "mover", "recorder")
 _WRONG = (
     *("Traceback", "ended by an error", "exception was never retrieved"),
     *("no permissions", "ACL failure", "denied to user"),
 )
 _PROJECT = Path(__file__).parent.parent
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

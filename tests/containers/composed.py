@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.stack import free_port
+from tests.ports import free_port
 
 PROJECT_DIRECTORY = Path(__file__).resolve().parents[2]
 COMPOSE = "docker-compose.yml"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,7 @@ from cli.server_process import LOOPBACK
 from cli.servers import PrivateMySQL, PrivateRedis
 from tests.accounts import Accounts
 from tests.conftest import execute, run_in_thread
-
-_FIRST_PORT, _LAST_PORT = 20_000, 32_000
+from tests.ports import free_port
 
 
 class Servers:
@@ -26,10 +24,10 @@ class Servers:
     def __init__(self, home: Path, rng: random.Random) -> None:
         """Starts both; MySQL has the tables."""
         self.home = home
-        self.mysql = PrivateMySQL.start(home / "mysql", lasting_port(rng))
+        self.mysql = PrivateMySQL.start(home / "mysql", free_port(rng))
         try:
             run_in_thread(migrate(self.mysql.url, None))
-            port = lasting_port(rng)
+            port = free_port(rng)
             self.accounts = Accounts.named(f"redis://{LOOPBACK}:{port}/0", self.mysql.url)
             self.accounts.make_mysql_users(self.mysql.admin_url, execute)
             self.redis = self._redis(port)
@@ -62,18 +60,6 @@ class Servers:
 
     def start_mysql(self) -> None:
         self.mysql = PrivateMySQL.start(self.home / "mysql", self.mysql.port)
-
-
-def lasting_port(rng: random.Random) -> int:
-    """A port that no outgoing connection is given while its owner is away: below the kernel's own range."""
-    while True:
-        port = rng.randrange(_FIRST_PORT, _LAST_PORT)
-        with socket.socket() as probe:
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
-        return port
 
 
 def _kill(server: PrivateRedis | PrivateMySQL) -> None:

@@ -15,8 +15,9 @@ from cli.migrate import sample_levels
 from cli.servers import PrivateMySQL, PrivateRedis
 from shared.catalog import Connections, Registry
 from shared.levels import Levels
-from tests.faults.servers import Servers, lasting_port
+from tests.faults.servers import Servers
 from tests.oracle import Expected, sha256
+from tests.ports import free_port
 from tests.stack import SERVICES, Service, Stack
 
 _TMPFS_MB = 24
@@ -104,7 +105,7 @@ class System:
     async def start(self) -> None:
         """All services twice; returns when they are ready."""
         for name in SERVICES * 2:
-            http_port, metrics_port = lasting_port(self.rng), lasting_port(self.rng)
+            http_port, metrics_port = free_port(self.rng), free_port(self.rng)
             self.replicas.append(Replica(name, http_port, metrics_port, self._begin(name, http_port, metrics_port)))
         await self.ready()
 

@@ -21,7 +21,8 @@ from shared.errors import StopServiceError
 from shared.mysql_url import parse_mysql_url
 from shared.settings import read_settings
 from tests.accounts import with_login
-from tests.stack import SERVICES, Stack, free_port
+from tests.ports import free_port
+from tests.stack import SERVICES, Stack
 
 SECRET = "s3cretPassw0rd"
 """What must be seen nowhere; parts of it neither."""

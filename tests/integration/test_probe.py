@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from tests.consumers import until
-from tests.stack import Stack, free_port
+from tests.ports import free_port
+from tests.stack import Stack
 
 
 def probe(port: int) -> tuple[int, str]:

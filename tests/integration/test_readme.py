@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from cli.private_redis import find_redis_server
-from tests.stack import free_port
+from tests.ports import free_port
 
 _PROJECT = Path(__file__).parent.parent.parent
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -21,7 +21,7 @@ from redis.retry import Retry
 from cli.servers import INSTALL_REDIS, find_redis_server
 from deploy.accounts import Naming, write_accounts
 from tests.conftest import wait_for
-from tests.stack import free_port
+from tests.ports import free_port
 
 
 @contextmanager

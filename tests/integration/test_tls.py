@@ -21,7 +21,8 @@ from shared.errors import InvalidError, StopServiceError
 from shared.redis_client import connect
 from tests.certificates import Certificates, make_certificates
 from tests.oracle import Expected, Oracle, sha256
-from tests.stack import SERVICES, Stack, free_port
+from tests.ports import free_port
+from tests.stack import SERVICES, Stack
 
 
 @dataclass(frozen=True)
