@@ -7,7 +7,7 @@ Times are integer milliseconds since the epoch; sizes are bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, get_args
 
@@ -15,7 +15,7 @@ import orjson
 
 from shared.errors import InvalidError
 from shared.levels import COUNT_MAX
-from shared.names import is_cid
+from shared.names import are_cids, is_cid
 
 Method = Literal["link", "reflink", "copy", "adopt"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -177,8 +177,15 @@ class Tally:
         """Take in what came after."""
         for cid, count in later.set.items():
             self.total(cid, count)
+        if self.set:
+            for cid, views in later.add.items():
+                self.views(cid, views)
+            return
+        # Without totals, as nearly always, a planner spends its time here.
+        add, get = self.add, self.add.get
         for cid, views in later.add.items():
-            self.views(cid, views)
+            count = get(cid, 0) + views
+            add[cid] = count if count < COUNT_MAX else COUNT_MAX  # noqa: FURB136  # min() would be half of the time
 
     def pack(self) -> bytes:
         """`{"add": {cid: n}, "set": {cid: total}}`, empty parts left out."""
@@ -198,15 +205,20 @@ class Tally:
         for part in (tally.add, tally.set):
             if not isinstance(part, dict):
                 raise InvalidError("`add` and `set` must be objects of cid and number")
-            _check_counts(part.items())
+            _check_counts(part)
         both = tally.add.keys() & tally.set.keys()
         if both:
             raise InvalidError(f"{min(both)!r} has both views and a total: their order is unknown")
         return tally
 
 
-def _check_counts(items: Iterable[tuple[object, object]]) -> None:
-    for cid, n in items:
+def _check_counts(part: Mapping[Any, Any]) -> None:
+    # All at once, and only where something is wrong one by one, for its name.
+    if set(map(type, part.values())) <= {int} and are_cids(part):
+        counts = part.values()
+        if not counts or (min(counts) >= 0 and max(counts) <= COUNT_MAX):
+            return
+    for cid, n in part.items():
         if type(n) is not int or not 0 <= n <= COUNT_MAX:
             raise InvalidError(f"views of {cid!r} are not a number from 0 to {COUNT_MAX}")
         if not is_cid(cid):

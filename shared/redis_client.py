@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.connection import HiredisRespSerializer
 from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
@@ -55,6 +56,8 @@ _CONNECTIONS = 2048
 
 T = TypeVar("T")
 
+_PACKER = HiredisRespSerializer()
+
 
 def connect(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S, connections: int = _CONNECTIONS) -> Redis:
     """A client that answers in bytes. A blocking read needs one of its own, with `timeout_s` beyond its BLOCK.
@@ -86,9 +89,14 @@ def connect(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S, connections: int 
 
 
 def _honest(kind: Any) -> Any:
-    """A kind of connection that says so when it was lost."""
+    """A kind of connection that says so when it was lost, and packs commands in C."""
 
     class Honest(kind):  # type: ignore[misc]  # which base it is, the URL decides
+        def pack_command(self, *args: Any) -> list[bytes]:
+            # The asyncio client's own is Python: a third of the planner's time went there.
+            packed: list[bytes] = _PACKER.pack(*args)
+            return packed
+
         async def send_packed_command(self, *args: Any, **options: Any) -> None:
             try:
                 await super().send_packed_command(*args, **options)

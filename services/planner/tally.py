@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
-from itertools import chain, islice
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 from redis.exceptions import RedisError
 
@@ -19,10 +19,17 @@ from shared.redis_client import is_missing_group
 from shared.state.moves import DeadLetters, RawEntry
 from shared.state.views import Tallies
 
-_SUMS_AT_ONCE = 4000
-"""Contents that one script call counts: it holds Redis for some 20 ms, and nobody else is served meanwhile."""
+_SUMS_AT_ONCE = 2000
+"""Contents that one script call counts: it holds Redis for some 10 ms, and nobody else is served meanwhile."""
+_SUMS_TAKEN = 32_000
+"""Sums that one take is to bring, by the size of the entries so far: 6 MB here."""
+_SUMS_HELD = 4 * _SUMS_TAKEN
+"""Behind an entry of a planner that died, the rest of the backlog stays in Redis until the lease has run out."""
+_FIRST_TAKE = 64
+"""Entries, while their size is not known."""
 _BEHIND_S = 0.01
-_BATCHES_HELD = 16
+
+Row = tuple[RawEntry, Tally]
 
 
 class Tallying:
@@ -37,26 +44,43 @@ class Tallying:
         self._dead_letters = dead_letters
         self._log = log
         self._crossed = crossed
-        self._waiting: dict[int, list[tuple[RawEntry, Tally]]] = defaultdict(list)
+        self._waiting: dict[int, list[Row]] = defaultdict(list)
+        self._sums_an_entry = _SUMS_TAKEN / _FIRST_TAKE
 
     async def run(self, limit: int, stop: asyncio.Event) -> None:
-        """Until stopped; what still waits is handed back."""
-        while not stop.is_set():
-            waiting = sum(len(rows) for rows in self._waiting.values())
-            # Behind an entry of a planner that died, the backlog stays in Redis until the lease has run out.
-            room = min(limit, max(0, _BATCHES_HELD * limit - waiting))
-            for entry, error in self._sort_in(await self._consumer.take(room, wait=not waiting)):
-                await patiently(lambda e=entry, w=error: self._bury(e, w), stop, self._log, "bury")  # type: ignore[misc]
-            await patiently(self._apply_all, stop, self._log, "tally")
-            metrics.LAST_SUCCESS.labels("tally").set_to_current_time()
-            if any(self._waiting.values()):
-                await pause(stop, _BEHIND_S)
+        """At most `limit` entries at a time, until stopped; what still waits is handed back."""
+        ahead: asyncio.Task[list[RawEntry]] | None = None
+        try:
+            while not stop.is_set():
+                room = self._room(limit)
+                entries = await (ahead or self._consumer.take(room, wait=not self._held()))
+                ahead = None
+                for entry, error in self._sort_in(entries):
+                    await patiently(lambda e=entry, w=error: self._bury(e, w), stop, self._log, "bury")  # type: ignore[misc]
+                if 2 * len(entries) > room > 0:
+                    # There is more: Redis hands it out while this is being counted.
+                    ahead = asyncio.create_task(self._consumer.take(self._room(limit), wait=False))
+                await patiently(self._apply_all, stop, self._log, "tally")
+                metrics.LAST_SUCCESS.labels("tally").set_to_current_time()
+                if any(self._waiting.values()):
+                    await pause(stop, _BEHIND_S)
+        finally:
+            # Never cancelled: its answer may hold entries, which nobody would know of.
+            unsorted = await ahead if ahead else []
         rest = [entry for rows in self._waiting.values() for entry, _ in rows]
-        await patiently(lambda: self._consumer.hand_back(rest), stop, self._log, "hand back")
+        await patiently(lambda: self._consumer.hand_back([*rest, *unsorted]), stop, self._log, "hand back")
 
-    def _sort_in(self, entries: list[RawEntry]) -> list[tuple[RawEntry, InvalidError]]:
+    def _held(self) -> int:
+        return sum(len(tally.add) + len(tally.set) for rows in self._waiting.values() for _, tally in rows)
+
+    def _room(self, limit: int) -> int:
+        """How many entries to take: their size is the producers' choice, and memory is bounded."""
+        sums = min(_SUMS_TAKEN, _SUMS_HELD - self._held())
+        return min(limit, int(sums / self._sums_an_entry) or 1) if sums > 0 else 0
+
+    def _sort_in(self, entries: Sequence[RawEntry]) -> list[tuple[RawEntry, InvalidError]]:
         """Those that cannot be decoded, each with its fault."""
-        faulty = []
+        faulty, sums = [], 0
         for entry in entries:
             try:
                 tally = unpack_views(entry.fields)
@@ -65,6 +89,10 @@ class Tallying:
                 faulty.append((entry, error))
                 continue
             self._waiting[entry.partition].append((entry, tally))
+            sums += len(tally.add) + len(tally.set)
+        if entries:
+            # The larger of the two: entries may become larger all at once.
+            self._sums_an_entry = max(1.0, sums / len(entries), self._sums_an_entry * 0.8)
         for partition in {entry.partition for entry in entries}:
             # Reclaimed entries are older than those read before them.
             self._waiting[partition].sort(key=lambda row: _order(row[0].entry_id))
@@ -72,8 +100,9 @@ class Tallying:
 
     def _check_partition(self, partition: int, tally: Tally) -> None:
         # Counted here, it would have a second state, and could be relocated by both.
-        for cid in chain(tally.add, tally.set):
-            if self._tallies.partition_of(cid) != partition:
+        for part in (tally.add, tally.set):
+            if not self._tallies.are_of(partition, part):
+                cid = next(cid for cid in part if self._tallies.partition_of(cid) != partition)
                 raise InvalidError(f"views of {cid!r} are on partition {partition}, not on its own")
 
     async def _bury(self, entry: RawEntry, error: InvalidError) -> None:
@@ -98,19 +127,19 @@ class Tallying:
     async def _apply_some(self, partition: int, before: bytes = b"") -> bool:
         """Count the oldest waiting entries, at most those older than `before`; False when they must go on waiting."""
         rows = self._waiting[partition]
-        tally, seen_ms, taken = Tally.empty(), dict[str, int](), 0
+        tally, taken, sums = Tally.empty(), 0, 0
         for entry, part in rows:
             if before and _order(entry.entry_id) >= _order(before):
                 break
-            if taken and len(seen_ms) + len(part.add) + len(part.set) > _SUMS_AT_ONCE:
+            sums = len(tally.add) + len(tally.set)
+            if taken and sums + len(part.add) + len(part.set) > _SUMS_AT_ONCE:
                 break
             tally.merge(part)
-            seen_ms.update(dict.fromkeys((*part.add, *part.set), _order(entry.entry_id)[0]))
             taken += 1
         if not taken:
             return False
         ids = [entry.entry_id for entry, _ in islice(rows, taken)]
-        tallied = await self._tallies.apply(partition, ids, tally, seen_ms)
+        tallied = await self._tallies.apply(partition, ids, tally, _order(ids[0])[0])
         if tallied.outcome == "stale":
             self._drop_stale(partition, tallied.stale)
             return True

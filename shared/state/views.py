@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from shared.keys import GROUPS
+from shared.keys import GROUPS, are_of
 from shared.levels import COUNT_MAX
 from shared.messages import Tally
 from shared.redis_client import is_down, together
@@ -146,21 +146,25 @@ class Tallies:
         """The partition on which the cid's views belong."""
         return self._scripts.of(cid).partition
 
-    async def apply(self, partition: int, ids: Sequence[bytes], tally: Tally, seen_ms: Mapping[str, int]) -> Tallied:
+    def are_of(self, partition: int, cids: Iterable[str]) -> bool:
+        """True where the views of all these belong on that partition."""
+        return are_of(partition, cids, len(self._scripts.partitions))
+
+    async def apply(self, partition: int, ids: Sequence[bytes], tally: Tally, seen_ms: int) -> Tallied:
         """Count the tally of the entries `ids` (ascending), which leave the stream in the same step.
 
-        `seen_ms` says for each cid when its latest view was accepted.
+        `seen_ms` says when the first of its views was accepted.
         """
         keys = self._scripts.partitions[partition]
-        names = [keys.stream("views"), keys.review]
-        arguments: list[Argument] = [GROUPS["views"], len(ids), COUNT_MAX, *ids]
         prefix = keys.content_prefix
         # What came after a total is folded into it, so a cid's total and its increments never both stand here
         # unless increments came first, and then the total has replaced them.
-        for kind, part in (("add", tally.add), ("set", tally.set)):
-            for cid, number in part.items():
-                names.append(prefix + cid)
-                arguments += (cid, kind, number, seen_ms[cid])
+        names = [keys.stream("views"), keys.review]
+        names += [prefix + cid for cid in tally.add]
+        names += [prefix + cid for cid in tally.set]
+        arguments: list[Argument] = [GROUPS["views"], len(ids), COUNT_MAX, len(tally.add), seen_ms, len(prefix), *ids]
+        arguments += tally.add.values()
+        arguments += tally.set.values()
         reply = await self._scripts.call("tally", names, arguments)
         if reply[0] == b"counted":
             return Tallied("counted", reviews=reply[1])

@@ -49,9 +49,8 @@ class Planner(Consumer):
         tally = Tally.empty()
         for entry in entries:
             tally.merge(unpack_views(entry.fields))
-        seen_ms = dict.fromkeys((*tally.add, *tally.set), 1)
         ids = [entry.entry_id for entry in entries]
-        tallied = self.bench.do(Tallies(self.bench.scripts).apply(P, ids, tally, seen_ms))
+        tallied = self.bench.do(Tallies(self.bench.scripts).apply(P, ids, tally, seen_ms=1))
         for entry_id in ids if tallied.outcome == "counted" else tallied.stale:
             self.hand.pop(entry_id, None)
 

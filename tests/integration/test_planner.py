@@ -232,7 +232,7 @@ async def test_newer_entries_wait_for_an_older_one_in_other_hands_and_keep_their
         await asyncio.sleep(0.4)
         assert await seen.content() == {}
         tally = Tally({}, {CID: 100})
-        answer = await Tallies(seen.scripts).apply(P, [older.entry_id], tally, {CID: now_ms()})
+        answer = await Tallies(seen.scripts).apply(P, [older.entry_id], tally, now_ms())
         assert answer.outcome == "counted"
         await counts(seen, CID, 106)
     assert await seen.entries("views") == []
@@ -288,7 +288,7 @@ async def test_what_another_planner_counted_meanwhile_is_dropped(seen: Streams, 
         middle = sorted(await seen.pending("views"))[1]
         tallies = Tallies(seen.scripts)
         ids = [older.entry_id, middle]
-        assert (await tallies.apply(P, ids, Tally({CID: 11}, {}), {CID: now_ms()})).outcome == "counted"
+        assert (await tallies.apply(P, ids, Tally({CID: 11}, {}), now_ms())).outcome == "counted"
         await counts(seen, CID, 111)
     assert await seen.pending("views") == {}
 

@@ -43,7 +43,7 @@ class Planning:
             tally.views(cid, views)
         await self.streams.add("views", tally)
         ids = [entry.entry_id for entry in await self.streams.deliver("views")]
-        outcome = await Tallies(self.streams.scripts).apply(P, ids, tally, {cid: now_ms()})
+        outcome = await Tallies(self.streams.scripts).apply(P, ids, tally, now_ms())
         assert outcome.outcome == "counted"
 
     async def review(self) -> None:

@@ -41,7 +41,7 @@ async def handed(seen: Streams, *tallies: Tally, consumer: str = "one") -> list[
 
 async def apply(seen: Streams, entries: Sequence[RawEntry], tally: Tally, at: int = AT) -> Tallied:
     ids = [entry.entry_id for entry in entries]
-    return await Tallies(seen.scripts).apply(P, ids, tally, dict.fromkeys((*tally.add, *tally.set), at))
+    return await Tallies(seen.scripts).apply(P, ids, tally, at)
 
 
 async def take_over(seen: Streams, entries: Sequence[RawEntry], consumer: str) -> None:
