@@ -138,9 +138,7 @@ class Reviewing:
         assert isinstance(decision, Rest)
         base = self._base(state, row)
         level = decision.level.content_level
-        return Resting(
-            state.cid, state.version, level, row.filename, base, decision.band, decision.why, decision.again_ms
-        )
+        return Resting(state.cid, state.version, level, base, decision.band, decision.why, decision.again_ms)
 
     async def _put_off(self, partition: int, states: Sequence[ContentState]) -> None:
         if not states:

@@ -23,10 +23,12 @@ _SUMS_AT_ONCE = 2000
 """Contents that one script call counts: it holds Redis for some 10 ms, and nobody else is served meanwhile."""
 _SUMS_TAKEN = 32_000
 """Sums that one take is to bring, by the size of the entries so far: 6 MB here."""
-_SUMS_HELD = 4 * _SUMS_TAKEN
+_SUMS_HELD, _BATCHES_HELD = 4 * _SUMS_TAKEN, 16
 """Behind an entry of a planner that died, the rest of the backlog stays in Redis until the lease has run out."""
 _FIRST_TAKE = 64
 """Entries, while their size is not known."""
+_SUMS_AN_ENTRY = 16.0
+"""At least: a backlog of small entries may have large ones behind it."""
 _BEHIND_S = 0.01
 
 Row = tuple[RawEntry, Tally]
@@ -53,7 +55,7 @@ class Tallying:
         try:
             while not stop.is_set():
                 room = self._room(limit)
-                entries = await (ahead or self._consumer.take(room, wait=not self._held()))
+                entries = await (ahead or self._consumer.take(room, wait=not any(self._waiting.values())))
                 ahead = None
                 for entry, error in self._sort_in(entries):
                     await patiently(lambda e=entry, w=error: self._bury(e, w), stop, self._log, "bury")  # type: ignore[misc]
@@ -75,8 +77,9 @@ class Tallying:
 
     def _room(self, limit: int) -> int:
         """How many entries to take: their size is the producers' choice, and memory is bounded."""
+        entries = min(limit, _BATCHES_HELD * limit - sum(map(len, self._waiting.values())))
         sums = min(_SUMS_TAKEN, _SUMS_HELD - self._held())
-        return min(limit, int(sums / self._sums_an_entry) or 1) if sums > 0 else 0
+        return max(0, min(entries, int(sums / self._sums_an_entry) or 1)) if sums > 0 else 0
 
     def _sort_in(self, entries: Sequence[RawEntry]) -> list[tuple[RawEntry, InvalidError]]:
         """Those that cannot be decoded, each with its fault."""
@@ -92,7 +95,7 @@ class Tallying:
             sums += len(tally.add) + len(tally.set)
         if entries:
             # The larger of the two: entries may become larger all at once.
-            self._sums_an_entry = max(1.0, sums / len(entries), self._sums_an_entry * 0.8)
+            self._sums_an_entry = max(_SUMS_AN_ENTRY, sums / len(entries), self._sums_an_entry * 0.8)
         for partition in {entry.partition for entry in entries}:
             # Reclaimed entries are older than those read before them.
             self._waiting[partition].sort(key=lambda row: _order(row[0].entry_id))

@@ -1,6 +1,6 @@
 -- Lets contents rest where they are: idle -> idle, with the band in which no review is needed. Called by Reviews.rest (planner).
 -- KEYS: 1 review; then one content per item
--- ARGV: 1 largest count; then per item: cid, version that was decided on, level, filename, base to add to the count, lo, hi, why,
+-- ARGV: 1 largest count; then per item: cid, version that was decided on, level, base to add to the count, lo, hi, why,
 --       ms when to look again or ''
 -- Reply: per item 1 rests | 2 its count left the band, or somebody asked for a review, since it was claimed: stays up for review | 0 changed since, nothing was done
 local time = redis.call('TIME')
@@ -9,8 +9,8 @@ local largest = tonumber(ARGV[1])
 local reply, at = {}, 1
 for i = 2, #KEYS do
   local key = KEYS[i]
-  local cid, version, level, filename, base, lo, hi, why, due = unpack(ARGV, at + 1, at + 9)
-  at = at + 9
+  local cid, version, level, base, lo, hi, why, due = unpack(ARGV, at + 1, at + 8)
+  at = at + 8
   local state = redis.call('HMGET', key, 'version', 'status', 'level', 'count', 'absolute')
   local status = state[2]
   if (state[1] or '0') == version and (not status or status == 'idle' or status == 'unknown') then
@@ -20,9 +20,10 @@ for i = 2, #KEYS do
       -- Beyond the largest it would lie outside every band, and be up for review for ever.
       count = math.min(count + tonumber(base), largest)
     end
-    redis.call('HSET', key, 'level', level, 'filename', filename, 'count', string.format('%.0f', count),
+    redis.call('HSET', key, 'level', level, 'count', string.format('%.0f', count),
       'status', 'idle', 'lo', lo, 'hi', hi, 'why', why, 'version', tonumber(version) + 1)
-    redis.call('HDEL', key, 'absolute')
+    -- The catalog has the filename, and nobody asks here: at rest it would be a seventh of what a content takes.
+    redis.call('HDEL', key, 'absolute', 'filename')
     redis.call('PERSIST', key)
     -- A claimed review is due in the future. One that is due now was asked for anew (a changed level table, a
     -- registration) after what was decided on had been read.

@@ -32,9 +32,11 @@ end
 if #stale > 1 then
   return stale
 end
-for i = 1, entries do
-  redis.call('XACK', KEYS[1], group, ARGV[first + i])
-  redis.call('XDEL', KEYS[1], ARGV[first + i])
+-- Many at once, but no more than Lua's stack holds.
+for i = first + 1, first + entries, 1000 do
+  local to = math.min(i + 999, first + entries)
+  redis.call('XACK', KEYS[1], group, unpack(ARGV, i, to))
+  redis.call('XDEL', KEYS[1], unpack(ARGV, i, to))
 end
 
 local call, try, tonumber = redis.call, redis.pcall, tonumber

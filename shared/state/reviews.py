@@ -26,7 +26,6 @@ class Resting:
     cid: str
     version: str
     level: str
-    filename: str
     base: int
     band: Band
     why: str
@@ -66,7 +65,7 @@ class Reviews:
         arguments: list[Argument] = [COUNT_MAX]
         for item in restings:
             names.append(keys.content(item.cid))
-            arguments += (item.cid, item.version, item.level, item.filename, item.base)
+            arguments += (item.cid, item.version, item.level, item.base)
             arguments += (item.band.lo, item.band.hi, item.why, "" if item.again_ms is None else item.again_ms)
         return list(await self._scripts.call("rest", names, arguments))
 

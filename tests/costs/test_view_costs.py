@@ -95,10 +95,11 @@ async def test_counting_costs_two_commands_a_content_however_many_views_and_entr
     assert spent["hmget"] <= 2 * CONTENTS
     assert "hset" not in spent
     assert "zadd" not in spent
-    # An entry costs its publishing, its acknowledgement, and a share in reads.
-    assert spent["xadd"] == spent["xack"] == spent["xdel"] == ENTRIES
+    # An entry costs its publishing, and a share in the rest.
+    assert spent["xadd"] == ENTRIES
+    assert spent["xack"] == spent["xdel"] <= 2
     others = sum(spent.values()) - spent["hincrby"] - spent["hmget"]
-    assert others <= 8 * ENTRIES + 60, spent
+    assert others <= 5 * ENTRIES + 60, spent
 
 
 async def test_when_a_content_was_last_viewed_is_written_once_a_minute(seen: Streams, redis_db: str) -> None:

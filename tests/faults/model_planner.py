@@ -90,9 +90,7 @@ class Planner(Consumer):
             return opened
         elif isinstance(decision, Rest):
             level = decision.level.content_level
-            resting = Resting(
-                state.cid, state.version, level, filename_of(state.cid), look.base, decision.band, decision.why
-            )
+            resting = Resting(state.cid, state.version, level, look.base, decision.band, decision.why)
             fresh = self._is_fresh(look)
             (rests,) = self.bench.do(reviews.rest(P, [resting]))
             assert fresh or not rests, f"G6: {state.cid} had changed since it was looked at, and yet was left to rest"

@@ -78,7 +78,7 @@ async def test_update_sentence_says_when_the_move_is_placed(tracked: Running, le
 
     keys = tracked.scripts.of("7")
     assert await ask() == "check your status again"
-    resting = Resting("7", "0", "bronze", "g.mp4", 0, Band(0, 1000), "")
+    resting = Resting("7", "0", "bronze", 0, Band(0, 1000), "")
     await Reviews(tracked.scripts).rest(keys.partition, [resting])
     await open_move(tracked)
     assert await ask() == "check your status again"

@@ -18,6 +18,7 @@ from services.planner.level_table import LevelTable, fingerprint
 from services.planner.settings import PlannerSettings
 from shared.catalog import Catalog, Connections
 from shared.keys import GROUPS, META
+from shared.levels import COUNT_MAX
 from shared.messages import Tally
 from shared.state.contents import Contents
 from shared.state.views import Tallies
@@ -210,8 +211,8 @@ async def test_a_connection_lost_at_the_tally_counts_each_view_once(
     for cid in cids:
         await view(seen, cid, views=7)
     async with Wire.to(redis_db) as wire:
-        # Only the tally's arguments hold the largest count together with a cid's kind.
-        wire.lose(lost, b"\r\nadd\r\n", nth)
+        # Only the tally's arguments are the group, one entry, the largest count.
+        wire.lose(lost, b"\r\nplanner\r\n$1\r\n1\r\n$16\r\n%d\r\n" % COUNT_MAX, nth)
         async with at_work(plan, settings_of(wire.url, database)):
             for cid in cids:
                 await counts(seen, cid, 7)

@@ -188,7 +188,6 @@ def resting(cid: str = CID, **changes: Any) -> Resting:
     values: dict[str, Any] = {
         "version": "4",
         "level": "silver",
-        "filename": "f.mp4",
         "base": 0,
         "band": SILVER,
         "why": "it belongs there",
@@ -201,11 +200,11 @@ async def rested(seen: Streams, *restings: Resting) -> list[int]:
 
 
 async def test_a_content_that_rests_has_its_band_and_needs_no_review(seen: Streams) -> None:
-    await seen.put_content(CID, count=1500, at=9, status="idle", level="gold", version=4, absolute=1)
+    await seen.put_content(CID, count=1500, at=9, status="idle", level="gold", filename="f", version=4, absolute=1)
     await seen.put_review(CID, now_ms() + 20_000)
     assert await rested(seen, resting()) == [1]
     assert await seen.content() == {
-        "count": "1500", "at": "9", "status": "idle", "level": "silver", "filename": "f.mp4", "lo": "1000",
+        "count": "1500", "at": "9", "status": "idle", "level": "silver", "lo": "1000",
         "hi": "2000", "why": "it belongs there", "version": "5",
     }  # fmt: skip
     assert await seen.reviews() == {}
