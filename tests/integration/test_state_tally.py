@@ -187,6 +187,32 @@ async def test_only_a_count_outside_its_band_asks_for_a_review(
     assert (await seen.reviews()).keys() == ({CID} if due else set())
 
 
+@pytest.mark.parametrize(("late_ms", "written"), [(59_000, False), (61_000, True)])
+async def test_when_a_content_at_rest_was_viewed_is_written_once_a_minute(
+    seen: Streams, late_ms: int, written: bool
+) -> None:
+    await seen.put_content(CID, **BAND, count=1500, at=AT)
+    entries = await handed(seen, add(**{CID: 1}))
+    await apply(seen, entries, add(**{CID: 1}), AT + late_ms)
+    assert int((await seen.content())["at"]) == (AT + late_ms if written else AT)
+
+
+async def test_leaving_the_band_writes_when_it_was_viewed(seen: Streams) -> None:
+    """The move's `viewed_at`: the time from view to commit is measured from it."""
+    await seen.put_content(CID, **BAND, count=1999, at=AT)
+    entries = await handed(seen, add(**{CID: 1}))
+    await apply(seen, entries, add(**{CID: 1}), AT + 5)
+    assert (await seen.content())["at"] == str(AT + 5)
+
+
+async def test_a_count_that_is_no_number_is_begun_anew(seen: Streams) -> None:
+    """An error in the midst of a script would leave the entries acknowledged and half of the contents uncounted."""
+    await seen.put_content(CID, **BAND, count="many", at=AT)
+    entries = await handed(seen, add(**{CID: 1100, OTHER: 2}))
+    await apply(seen, entries, add(**{CID: 1100, OTHER: 2}))
+    assert ((await seen.content())["count"], (await seen.content(OTHER))["count"]) == ("1100", "2")
+
+
 async def test_a_band_without_end_is_never_left_upwards(seen: Streams) -> None:
     await seen.put_content(CID, level="gold", status="idle", lo=2000, hi=COUNT_MAX + 1, count=3000)
     entries = await handed(seen, total(**{CID: COUNT_MAX}))

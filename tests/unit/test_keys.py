@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from shared.keys import GROUPS, WORK_STREAMS, PartitionKeys, partition_of
+from shared.keys import GROUPS, WORK_STREAMS, PartitionKeys, are_of, partition_of
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,13 @@ def test_a_partition_is_the_published_crc32_modulo_the_number(cid: str, crc: int
 
 def test_contents_are_found_where_they_were_put_years_ago() -> None:
     assert [partition_of(str(n), 8) for n in range(16)] == [1, 7, 5, 3, 0, 6, 4, 2, 3, 5, 1, 7, 5, 3, 0, 6]
+
+
+@given(st.lists(st.text("abc123", min_size=1)), st.integers(1, 4))
+def test_many_are_of_a_partition_where_each_is(cids: list[str], partitions: int) -> None:
+    for partition in range(partitions):
+        each = all(partition_of(cid, partitions) == partition for cid in cids)
+        assert are_of(partition, cids, partitions) == each
 
 
 def test_all_partitions_are_used() -> None:

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.errors import InvalidError
-from shared.names import CID_PATTERN, check_cid, check_filename, is_cid
+from shared.names import CID_PATTERN, are_cids, check_cid, check_filename, is_cid
 
 
 @pytest.mark.parametrize("cid", ["7", "a", "A-b_c.d:e", "0" * 64, "...", "-"])
@@ -32,6 +32,14 @@ def test_a_cid_of_another_type_is_refused_with_the_remedy(cid: object, kind: str
     assert not is_cid(cid)
     with pytest.raises(InvalidError, match=f"^cid must be a string, got {kind}: quote it$"):
         check_cid(cid)
+
+
+@given(st.lists(st.text(max_size=70) | st.text("a7.-:_", min_size=1, max_size=66)))
+@example(["\ud800"])
+@example(["?"])
+@example(["", "a"])
+def test_many_are_cids_where_each_is(cids: list[str]) -> None:
+    assert are_cids(cids) == all(map(is_cid, cids))
 
 
 def test_an_endless_cid_is_not_repeated_in_full() -> None:
