@@ -94,8 +94,8 @@ class Tallying:
             self._waiting[entry.partition].append((entry, tally))
             sums += len(tally.add) + len(tally.set)
         if entries:
-            # The larger of the two: entries may become larger all at once.
-            self._sums_an_entry = max(_SUMS_AN_ENTRY, sums / len(entries), self._sums_an_entry * 0.8)
+            # Larger entries count at once, smaller ones bit by bit: few large ones fill the memory.
+            self._sums_an_entry = max(_SUMS_AN_ENTRY, sums / len(entries), self._sums_an_entry / 2)
         for partition in {entry.partition for entry in entries}:
             # Reclaimed entries are older than those read before them.
             self._waiting[partition].sort(key=lambda row: _order(row[0].entry_id))
