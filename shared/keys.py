@@ -33,7 +33,7 @@ def partition_of(cid: str, partitions: int) -> int:
 
 
 def are_of(partition: int, cids: Iterable[str], partitions: int) -> bool:
-    """True where `partition` is that of each cid; a third of the time of asking one by one."""
+    """True where `partition` is that of each cid; faster than asking one by one."""
     return {digest % partitions for digest in map(crc32, map(str.encode, cids))} <= {partition}
 
 

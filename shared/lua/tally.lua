@@ -82,7 +82,7 @@ for i = 3, 2 + adds do
   elseif count >= tonumber(hi) then
     put_up(key)
   elseif (tonumber(state[2]) or 0) < soon then
-    -- Written once a minute: as often as views come, it would cost a third of the time.
+    -- Written once a minute: as often as views come, it would be a third command for every content.
     call('HSET', key, 'at', at)
   end
 end
