@@ -7,8 +7,9 @@ Times are integer milliseconds since the epoch; sizes are bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Literal, Self, get_args
 
 import orjson
@@ -25,7 +26,7 @@ _TEXT_MAX_BYTES = 16 * 1024
 
 # `from` is a Python keyword; the wire has DESIGN's word.
 _WIRE_NAMES = {"from_level": "from", "to_level": "to"}
-_LAYOUTS: dict[type[_Message], list[tuple[str, str, str]]] = {}
+_LAYOUTS: dict[type[_Message], _Layout] = {}
 
 
 class _Message:
@@ -35,54 +36,60 @@ class _Message:
 
     def wire(self) -> list[str]:
         """Flat field/value pairs, as XADD takes them."""
-        flat: list[str] = []
-        for attribute, name, _ in _layout(type(self)):
-            flat += (name, str(getattr(self, attribute)))
+        layout = _layout(type(self))
+        flat = list(layout.flat)
+        flat[1::2] = map(str, layout.values(self))
         return flat
 
     @classmethod
     def parse(cls, entry: Mapping[bytes, bytes]) -> Self:
         """Raises InvalidError that names the field which is missing or malformed."""
-        values: dict[str, Any] = {}
-        for attribute, name, kind in _layout(cls):
-            raw = entry.get(name.encode())
-            if raw is None:
-                raise InvalidError(f"field {name!r} is missing")
-            values[attribute] = _value(name, raw, kind)
-        if not is_cid(values["cid"]):
-            raise InvalidError(f"field 'cid' is not a cid: {values['cid'][:80]!r}")
-        return cls(**values)
+        layout = _layout(cls)
+        try:
+            values = [read(name, entry[key]) for key, name, read in layout.fields]
+        except KeyError as error:
+            raise InvalidError(f"field {error.args[0].decode()!r} is missing") from None
+        message = cls(*values)
+        cid: str = message.cid  # type: ignore[attr-defined]  # every flat message has one
+        if not is_cid(cid):
+            raise InvalidError(f"field 'cid' is not a cid: {cid[:80]!r}")
+        return message
 
 
-def _layout(message: type[_Message]) -> list[tuple[str, str, str]]:
-    """(attribute, name on the wire, kind) of each field."""
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How a kind of message is written, worked out once: it is done some ten times for each relocation.
+
+    `fields` has for each field its key in an entry, its name, and what reads its value; `values` takes all values off
+    a message; `flat` has the names as `wire` gives them, with room for the values.
+    """
+
+    fields: list[tuple[bytes, str, Callable[[str, bytes], str | int | float]]]
+    values: Callable[[Any], tuple[Any, ...]]
+    flat: list[str]
+
+
+def _layout(message: type[_Message]) -> _Layout:
     layout = _LAYOUTS.get(message)
     if layout is None:
-        layout = _LAYOUTS[message] = [
-            (field.name, _WIRE_NAMES.get(field.name, field.name), str(field.type))
-            for field in fields(message)  # type: ignore[arg-type]  # the subclasses are dataclasses
-        ]
+        kinds = {field.name: str(field.type) for field in fields(message)}  # type: ignore[arg-type]  # all dataclasses
+        names = [_WIRE_NAMES.get(attribute, attribute) for attribute in kinds]
+        readers = [_READERS[kind] for kind in kinds.values()]
+        layout = _LAYOUTS[message] = _Layout(
+            [(name.encode(), name, read) for name, read in zip(names, readers, strict=True)],
+            attrgetter(*kinds),
+            [part for name in names for part in (name, "")],
+        )
     return layout
 
 
-def _value(name: str, raw: bytes, kind: str) -> str | int | float:
+def _number(name: str, raw: bytes) -> int:
     # Stricter than int(): "-1", "1_0" and numbers that neither Lua nor MySQL can hold are not ours.
-    if kind == "int":
-        number = int(raw) if raw.isdigit() and len(raw) <= len(str(COUNT_MAX)) else -1
-        if not 0 <= number <= COUNT_MAX:
-            raise InvalidError(f"field {name!r} is not a number from 0 to {COUNT_MAX}: {raw[:40]!r}")
-        return number
-    if kind == "float":
-        return _seconds(name, raw)
-    if len(raw) > _TEXT_MAX_BYTES:
-        raise InvalidError(f"field {name!r} has {len(raw)} bytes; at most {_TEXT_MAX_BYTES} are allowed")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        raise InvalidError(f"field {name!r} is not text: {raw[:40]!r}") from None
-    if kind == "Method" and text not in METHODS:
-        raise InvalidError(f"field {name!r} is not one of {', '.join(METHODS)}: {text[:40]!r}")
-    return text
+    if raw.isdigit() and len(raw) <= _DIGITS:
+        number = int(raw)
+        if number <= COUNT_MAX:
+            return number
+    raise InvalidError(f"field {name!r} is not a number from 0 to {COUNT_MAX}: {raw[:40]!r}")
 
 
 def _seconds(name: str, raw: bytes) -> float:
@@ -93,6 +100,31 @@ def _seconds(name: str, raw: bytes) -> float:
     if not 0 <= seconds < math.inf:
         raise InvalidError(f"field {name!r} is not a number of seconds: {raw[:40]!r}")
     return seconds
+
+
+def _text(name: str, raw: bytes) -> str:
+    if len(raw) > _TEXT_MAX_BYTES:
+        raise InvalidError(f"field {name!r} has {len(raw)} bytes; at most {_TEXT_MAX_BYTES} are allowed")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise InvalidError(f"field {name!r} is not text: {raw[:40]!r}") from None
+
+
+def _method(name: str, raw: bytes) -> str:
+    text = _text(name, raw)
+    if text not in METHODS:
+        raise InvalidError(f"field {name!r} is not one of {', '.join(METHODS)}: {text[:40]!r}")
+    return text
+
+
+_DIGITS = len(str(COUNT_MAX))
+_READERS: dict[str, Callable[[str, bytes], str | int | float]] = {
+    "str": _text,
+    "int": _number,
+    "float": _seconds,
+    "Method": _method,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +179,11 @@ class Retire(Placed):
     """The order to remove the source copy, not before `not_before`."""
 
     not_before: int
+
+    @classmethod
+    def after(cls, placed: Placed, not_before: int) -> Self:
+        """The order that follows from a placed copy."""
+        return cls(*(*_layout(Placed).values(placed), not_before))
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from redis.exceptions import RedisError
@@ -98,26 +98,30 @@ class Recording:
 
     async def _order_retires(self, partition: int, works: Sequence[Work], grace_ms: int) -> None:
         now_ms = _now_ms()
-        commitments = [Commitment(entry.entry_id, _retire(placed, grace_ms, now_ms)) for entry, placed in works]
+        not_before = now_ms + grace_ms if grace_ms else 0
+        commitments = [Commitment(entry.entry_id, Retire.after(placed, not_before)) for entry, placed in works]
         try:
             replies = await self._commits.commit(partition, commitments)
         except RedisError as error:
             if is_outage(error) or not is_missing_group(error):
                 raise
             replies = [0] * len(works)  # Redis was emptied, and the entries with it.
-        for (entry, placed), reply in zip(works, replies, strict=True):
-            self._consumer.release([entry])
-            if reply:
-                metrics.RELOCATIONS_COMMITTED.labels(placed.from_level, placed.to_level).inc()
-                if placed.viewed_at:
-                    metrics.RELOCATION_SECONDS.observe(max(0, now_ms - placed.viewed_at) / 1000)
-                self._log.info(
-                    "committed",
-                    cid=placed.cid,
-                    move_id=placed.move_id,
-                    source=placed.from_level,
-                    target=placed.to_level,
-                )
+        self._consumer.release([entry for entry, _ in works])
+        self._tell([placed for (_, placed), reply in zip(works, replies, strict=True) if reply], now_ms)
+
+    def _tell(self, committed: Sequence[Placed], now_ms: int) -> None:
+        for (source, target), number in Counter((placed.from_level, placed.to_level) for placed in committed).items():
+            metrics.RELOCATIONS_COMMITTED.labels(source, target).inc(number)
+        for placed in committed:
+            if placed.viewed_at:
+                metrics.RELOCATION_SECONDS.observe(max(0, now_ms - placed.viewed_at) / 1000)
+            self._log.info(
+                "committed",
+                cid=placed.cid,
+                move_id=placed.move_id,
+                source=placed.from_level,
+                target=placed.to_level,
+            )
 
     async def _bury(self, entry: RawEntry, placed: Placed, verdict: str) -> None:
         reason = REFUSED if verdict.startswith(REFUSED) else CONFLICT
@@ -137,11 +141,6 @@ def _one_per_content(batch: Sequence[Work]) -> tuple[list[Work], list[Work]]:
     first: dict[str, Work] = {}
     rest = [work for work in batch if first.setdefault(work[1].cid, work) is not work]
     return list(first.values()), rest
-
-
-def _retire(placed: Placed, grace_ms: int, now_ms: int) -> Retire:
-    fields = {name: getattr(placed, name) for name in Placed.__dataclass_fields__}
-    return Retire(**fields, not_before=now_ms + grace_ms if grace_ms else 0)
 
 
 def _now_ms() -> int:
