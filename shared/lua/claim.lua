@@ -6,7 +6,13 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local cids = redis.call('ZRANGE', KEYS[1], '-inf', string.format('%.0f', now), 'BYSCORE', 'LIMIT', 0, ARGV[1])
 local again = string.format('%.0f', now + tonumber(ARGV[2]))
-for _, cid in ipairs(cids) do
-  redis.call('ZADD', KEYS[1], 'XX', again, cid)
+-- Some at a time: a call takes no more values than fit on the stack.
+for first = 1, #cids, 1000 do
+  local scores = {}
+  for i = first, math.min(first + 999, #cids) do
+    scores[#scores + 1] = again
+    scores[#scores + 1] = cids[i]
+  end
+  redis.call('ZADD', KEYS[1], 'XX', unpack(scores))
 end
 return cids

@@ -14,10 +14,11 @@ for i = 5, #KEYS do
     reply[#reply + 1] = 0
   else
     redis.call('XDEL', KEYS[1], id)
-    if redis.call('HGET', KEYS[i], 'move_id') == move_id then
-      redis.call('HSET', KEYS[i], 'level', level, 'status', 'retiring', 'attempt', '0')
+    local state = redis.call('HMGET', KEYS[i], 'move_id', 'version')
+    if state[1] == move_id then
+      redis.call('HSET', KEYS[i], 'level', level, 'status', 'retiring', 'attempt', '0',
+        'version', (tonumber(state[2]) or 0) + 1)
       redis.call('HDEL', KEYS[i], 'worker_id')
-      redis.call('HINCRBY', KEYS[i], 'version', 1)
       if tonumber(start) > now then
         redis.call('ZADD', KEYS[3], start, cjson.encode({'retires', unpack(ARGV, at + 6, at + 5 + size)}))
       else

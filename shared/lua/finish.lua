@@ -6,13 +6,15 @@ local group, size = ARGV[1], tonumber(ARGV[2])
 local reply, at = {}, 2
 for i = 3, #KEYS do
   local id, move_id, attempt = unpack(ARGV, at + 1, at + 3)
-  local state = redis.call('HMGET', KEYS[i], 'move_id', 'attempt', 'status')
+  local state = redis.call('HMGET', KEYS[i], 'move_id', 'attempt', 'status', 'error')
   if state[1] == move_id and state[2] == attempt and state[3] == 'moving'
     and redis.call('XACK', KEYS[1], group, id) == 1 then
     redis.call('XDEL', KEYS[1], id)
     redis.call('XADD', KEYS[2], '*', unpack(ARGV, at + 4, at + 3 + size))
     redis.call('HSET', KEYS[i], 'status', 'done')
-    redis.call('HDEL', KEYS[i], 'error')
+    if state[4] then
+      redis.call('HDEL', KEYS[i], 'error')
+    end
     reply[#reply + 1] = 1
   else
     reply[#reply + 1] = 0

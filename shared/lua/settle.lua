@@ -12,13 +12,14 @@ local reply, at = {}, 2
 for i = 3, #KEYS do
   local id, cid, move_id, attempt, source = unpack(ARGV, at + 1, at + 5)
   at = at + 5
-  local state = redis.call('HMGET', KEYS[i], 'move_id', 'attempt', 'status', 'level', 'came_from', 'moved_at')
+  local state = redis.call('HMGET', KEYS[i], 'move_id', 'attempt', 'status', 'level', 'came_from', 'moved_at',
+    'version')
   if state[1] == move_id and state[2] == attempt and state[3] == 'retiring'
     and redis.call('XACK', KEYS[1], ARGV[1], id) == 1 then
     redis.call('XDEL', KEYS[1], id)
-    redis.call('HSET', KEYS[i], 'status', 'idle', 'moved_at', now, 'came_from', source)
+    redis.call('HSET', KEYS[i], 'status', 'idle', 'moved_at', now, 'came_from', source,
+      'version', (tonumber(state[7]) or 0) + 1)
     redis.call('HDEL', KEYS[i], 'move_id', 'target', 'worker_id', 'attempt', 'error')
-    redis.call('HINCRBY', KEYS[i], 'version', 1)
     redis.call('ZADD', KEYS[2], now, cid)
     local back = state[5] and state[5] == state[4] and ms - (tonumber(state[6]) or 0) < window
     reply[#reply + 1] = back and 2 or 1

@@ -11,10 +11,11 @@ for i = 2, #KEYS do
   if #redis.call('XPENDING', KEYS[1], group, id, id, 1, consumer) == 0 then
     reply[#reply + 1] = -1
   else
-    local state = redis.call('HMGET', KEYS[i], 'move_id', 'status')
+    local state = redis.call('HMGET', KEYS[i], 'move_id', 'status', 'attempt')
     if state[1] == move_id and from[state[2]] then
-      redis.call('HSET', KEYS[i], 'status', to, 'worker_id', consumer)
-      reply[#reply + 1] = redis.call('HINCRBY', KEYS[i], 'attempt', 1)
+      local attempt = (tonumber(state[3]) or 0) + 1
+      redis.call('HSET', KEYS[i], 'status', to, 'worker_id', consumer, 'attempt', attempt)
+      reply[#reply + 1] = attempt
     else
       redis.call('XACK', KEYS[1], group, id)
       redis.call('XDEL', KEYS[1], id)
