@@ -8,8 +8,8 @@ import fcntl
 import functools
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -17,13 +17,14 @@ from blake3 import blake3
 from services.mover.beneath import Reason, classify, doing, open_file
 from services.mover.blame import blaming
 from services.mover.identity import Entry, OpenFile
+from services.mover.streaming import CHUNK_BYTES, Read, go_direct, read_at, stream, write
 from shared.errors import ReshelveError, RetryError
 from shared.messages import Method
 
-CHUNK_BYTES = 1 << 20
-"""Read, hashed and written at once: still in the processor's cache for each of the three."""
+DIRECT_BYTES = 8 << 20
+"""From this size on, a file is written and read back past the page cache: smaller ones gain nothing by it."""
 WINDOW_BYTES = 64 << 20
-"""How far the disk may lag behind the copy, so that the one fsync at the end does not take minutes."""
+"""How far the disk may lag behind what goes through the cache, so that the one fsync does not take minutes."""
 
 _FICLONE = 0x40049409  # _IOW(0x94, 9, int), linux/fs.h
 
@@ -81,8 +82,13 @@ def fill(source: OpenFile, part: Entry, part_fd: int, should_stop: ShouldStop) -
 def digest_of(fd: int, size: int, should_stop: ShouldStop) -> str:
     """BLAKE3 hex digest of the file's first `size` bytes, or of all where it is shorter."""
     hasher = blake3(max_threads=1)
-    for chunk in _chunks(fd, size, should_stop):
-        hasher.update(chunk)
+
+    def read(buffer: memoryview, offset: int) -> int:
+        return read_at(fd, buffer, offset)
+
+    with closing(stream(_unless(should_stop, read), size)) as chunks:
+        for chunk in chunks:
+            hasher.update(chunk)
     return hasher.hexdigest()
 
 
@@ -136,10 +142,11 @@ def _copy_bytes(source: OpenFile, part_fd: int, should_stop: ShouldStop) -> str:
     written = flushed = 0
     if size > CHUNK_BYTES:
         os.posix_fadvise(source.fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    with doing("copy the content"):
-        for chunk in _read(source, size, should_stop):
-            hasher.update(chunk)
-            _write(part_fd, chunk)
+    if size >= DIRECT_BYTES:
+        go_direct(part_fd)
+    with doing("copy the content"), closing(_read(source, hasher, should_stop)) as chunks:
+        for chunk in chunks:
+            write(part_fd, chunk)
             written += len(chunk)
             if written - flushed >= WINDOW_BYTES:
                 # Begins to write back what is dirty; waits for nothing.
@@ -150,29 +157,27 @@ def _copy_bytes(source: OpenFile, part_fd: int, should_stop: ShouldStop) -> str:
     return hasher.hexdigest()
 
 
-def _read(source: OpenFile, size: int, should_stop: ShouldStop) -> Iterator[memoryview]:
+def _read(source: OpenFile, hasher: blake3, should_stop: ShouldStop) -> Generator[memoryview, None, None]:
+    size = source.stat.st_size
+
+    def read(buffer: memoryview, offset: int) -> int:
+        count = read_at(source.fd, buffer, offset)
+        hasher.update(buffer[: min(count, size - offset)])
+        return count
+
     # An error while the chunk is written is not raised in here, and so does not blame the source.
     with blaming("source"), doing(f"read {source.entry.name!r}"):
-        yield from _chunks(source.fd, size, should_stop)
+        # Hashed where it is read, while the chunk before is written.
+        yield from stream(_unless(should_stop, read), size)
 
 
-def _chunks(fd: int, size: int, should_stop: ShouldStop) -> Iterator[memoryview]:
-    """Each chunk is valid until the next is asked for. Ends early where the file is shorter than `size`."""
-    buffer = memoryview(bytearray(min(CHUNK_BYTES, size)))
-    offset = 0
-    while offset < size:
+def _unless(should_stop: ShouldStop, read: Read) -> Read:
+    def checked(buffer: memoryview, offset: int) -> int:
         if should_stop():
             raise HandedBackError("the mover stops")
-        count = os.preadv(fd, [buffer[: size - offset]], offset)
-        if count == 0:
-            return
-        yield buffer[:count]
-        offset += count
+        return read(buffer, offset)
 
-
-def _write(fd: int, chunk: memoryview) -> None:
-    while chunk:
-        chunk = chunk[os.write(fd, chunk) :]
+    return checked
 
 
 def _keep_metadata(source: OpenFile, part_fd: int) -> None:
@@ -217,8 +222,11 @@ def _where_permitted() -> Iterator[None]:
 
 
 def _verify(part: Entry, part_fd: int, digest: str, should_stop: ShouldStop) -> None:
+    # Also where it was written and is read directly: a file system may do either through the cache after all.
     drop_cache(part_fd)
     with doing("read the copy back"), open_file(part) as fresh:
+        if fresh.stat.st_size >= DIRECT_BYTES:
+            go_direct(fresh.fd)
         found = digest_of(fresh.fd, fresh.stat.st_size, should_stop)
     if found != digest:
         detail = f"written with digest {digest}, read back with {found}: check the device"

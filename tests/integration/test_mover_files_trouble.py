@@ -19,7 +19,7 @@ import pytest
 
 from services.mover import place as placing
 from services.mover.beneath import Reason, open_file, open_parent, open_root
-from services.mover.copying import Copied, HandedBackError, fill
+from services.mover.copying import DIRECT_BYTES, Copied, HandedBackError, fill
 from services.mover.identity import Entry, OpenFile, part_name
 from services.mover.locking import locked
 from services.mover.place import Placement, place
@@ -168,13 +168,19 @@ def failing_disk(where: Path, base: Path) -> Iterator[bool]:
             yield True
 
 
-def test_failed_fsync_throws_the_copy_away(near: Levels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    near.source.write_bytes(os.urandom(16 * MEBI))
+@pytest.mark.parametrize("size", [DIRECT_BYTES - MEBI, 2 * DIRECT_BYTES])
+def test_disk_that_loses_what_is_written_throws_the_copy_away(
+    near: Levels, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes past the page cache meets the error when it is written; the rest, when it is made durable."""
+    near.source.write_bytes(os.urandom(size))
     with failing_disk(near.silver, tmp_path) as real:
         if not real:
             monkeypatch.setattr(os, "link", raising(18))
             monkeypatch.setattr(os, "fsync", raising(5))
-        assert near.retried() == Reason.FSYNC_FAILED
+        # The image cannot grow: the kernel says to a direct write that no space is left.
+        at_once = real and size >= DIRECT_BYTES
+        assert near.retried() == (Reason.DISK_FULL if at_once else Reason.FSYNC_FAILED)
         assert not near.target.exists()
 
 
