@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -10,6 +9,7 @@ from services.mover.beneath import Reason
 from services.mover.breaker import Breakers
 from services.mover.breaking import show_breakers
 from services.mover.handling import ATTEMPTS_USED_UP, UNDECODABLE, Handling
+from services.mover.hands import Hands, most_together
 from services.mover.markers import Markers
 from services.mover.moving import Moving
 from services.mover.retiring import NOT_COMMITTED, Retiring
@@ -20,10 +20,10 @@ from shared import metrics
 from shared.catalog import Catalog
 from shared.consume import Consumer, Terms
 from shared.messages import METHODS
-from shared.patience import StoppedError, patiently, pause, until_stopped
+from shared.patience import patiently, pause, until_stopped
 from shared.service import Runtime, run
 from shared.state.breakers import OpenBreakers
-from shared.state.moves import DeadLetters, Moves, RawEntry
+from shared.state.moves import DeadLetters, Moves
 
 _DUE_S = 0.25
 _DUE_LIMIT = 200
@@ -49,13 +49,19 @@ async def move(runtime: Runtime[MoverSettings]) -> None:
     placing = ThreadPoolExecutor(settings.mover_concurrency, "place")
     retiring = ThreadPoolExecutor(settings.mover_concurrency, "retire")
     hands = Hands(
-        consumer, Moving(handling, roots, markers, placing), Retiring(handling, roots, markers, catalog, retiring)
+        consumer,
+        {
+            "moves": Moving(handling, roots, markers, placing),
+            "retires": Retiring(handling, roots, markers, catalog, retiring),
+        },
+        settings.mover_concurrency,
+        most_together(),
     )
     try:
         runtime.at_work()
         await until_stopped(
             consumer.keep_leases(),
-            consumer.reading(hands.run(settings.mover_concurrency, stop)),
+            consumer.reading(hands.run(stop)),
             _put_back_due(runtime, moves),
             show_breakers(breakers, published, consumer.name, catalog=catalog, log=log, stop=stop),
             Survey(catalog, runtime.redis, log, settings.mover_roots).run(stop),
@@ -80,64 +86,6 @@ def _initialise_metrics() -> None:
         metrics.DEAD_LETTERED.labels(stream, reason)
     for loop in ("move", "room"):
         metrics.LAST_SUCCESS.labels(loop)
-
-
-class Hands:
-    """Reads only what can be started now."""
-
-    def __init__(self, consumer: Consumer, moving: Moving, retiring: Retiring) -> None:
-        """Moves go to `moving`, retires to `retiring`."""
-        self._consumer = consumer
-        self._moving = moving
-        self._retiring = retiring
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def run(self, concurrency: int, stop: asyncio.Event) -> None:
-        """Until stopped and empty-handed."""
-        try:
-            await self._read(concurrency, stop)
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            self._reap()
-        finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _read(self, concurrency: int, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            room = concurrency - len(self._tasks)
-            if room <= 0:
-                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-            else:
-                entries = await self._consumer.take(room)
-                if stop.is_set():
-                    await self._consumer.hand_back(entries)
-                    return
-                for entry in entries:
-                    self._tasks.add(asyncio.create_task(self._handle(entry)))
-                metrics.LAST_SUCCESS.labels("move").set_to_current_time()
-            self._reap()
-
-    async def _handle(self, entry: RawEntry) -> None:
-        try:
-            await (self._moving if entry.stream == "moves" else self._retiring).handle(entry)
-        except asyncio.CancelledError:
-            raise  # stays in hand: leaving gives it back
-        except StoppedError:
-            self._consumer.release([entry])
-        except BaseException:
-            # Not given back: it ends this mover, and would end the next one at once.
-            self._consumer.release([entry])
-            raise
-        else:
-            self._consumer.release([entry])
-
-    def _reap(self) -> None:
-        """Drop tasks that have ended; an error that none of them could classify ends the service."""
-        for task in [task for task in self._tasks if task.done()]:
-            self._tasks.discard(task)
-            task.result()
 
 
 async def _put_back_due(runtime: Runtime[MoverSettings], moves: Moves) -> None:

@@ -247,14 +247,21 @@ def _make(parent_fd: int, name: str, model: os.stat_result | None) -> int:
 @contextmanager
 def open_file(entry: Entry) -> Iterator[OpenFile]:
     """The regular file at this entry, open for reading. Raises FileNotFoundError where nothing stands."""
-    fd = _open_unnoticed(entry)
+    file = open_regular(entry)
     try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise DeadLetterError(Reason.NOT_A_FILE, f"{entry.name!r} is no regular file: track regular files only")
-        yield OpenFile(entry, fd, found)
+        yield file
     finally:
-        os.close(fd)
+        os.close(file.fd)
+
+
+def open_regular(entry: Entry) -> OpenFile:
+    """As `open_file`; whoever calls closes the descriptor."""
+    fd = _open_unnoticed(entry)
+    found = os.fstat(fd)
+    if stat.S_ISREG(found.st_mode):
+        return OpenFile(entry, fd, found)
+    os.close(fd)
+    raise DeadLetterError(Reason.NOT_A_FILE, f"{entry.name!r} is no regular file: track regular files only")
 
 
 def _open_unnoticed(entry: Entry) -> int:

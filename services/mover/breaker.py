@@ -102,6 +102,10 @@ class Breakers:
             if breaker is not None and breaker.trial == who:
                 breaker.trial = ""
 
+    def closed(self, doors: Iterable[Door]) -> bool:
+        """True where nothing waits, and nothing is on trial."""
+        return all((breaker := self._breakers.get(door)) is None or breaker.closed for door in doors)
+
     def why(self, level: str) -> str:
         """What went wrong last at the level's doors that are not closed."""
         whys = [one.why for door, one in self._breakers.items() if door.level == level and not one.closed]

@@ -72,7 +72,7 @@ def fill(source: OpenFile, part: Entry, part_fd: int, should_stop: ShouldStop) -
     else:
         _reserve(part_fd, source.stat.st_size)
         copied = Copied("copy", _copy_bytes(source, part_fd, should_stop))
-    _keep_metadata(source, part_fd)
+    keep_metadata(source, part_fd)
     sync_file(part_fd)
     if copied.digest:
         _verify(part, part_fd, copied.digest, should_stop)
@@ -180,7 +180,8 @@ def _unless(should_stop: ShouldStop, read: Read) -> Read:
     return checked
 
 
-def _keep_metadata(source: OpenFile, part_fd: int) -> None:
+def keep_metadata(source: OpenFile, part_fd: int) -> None:
+    """Owner, mode, attributes and times, as far as we may. Raises RetryError or DeadLetterError."""
     with doing("keep owner, mode, attributes and times"):
         mode = stat.S_IMODE(source.stat.st_mode)
         if not _keep_owner(source.stat, part_fd):

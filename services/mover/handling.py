@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -17,7 +17,6 @@ from services.mover.breaker import Breakers, Door, doors_of
 from services.mover.copying import HandedBackError
 from services.mover.roots import OutdatedError
 from shared import metrics
-from shared.batching import Batcher
 from shared.consume import Consumer
 from shared.errors import DeadLetterError, InvalidError, RetryError
 from shared.log import Log
@@ -38,6 +37,13 @@ ATTEMPTS_USED_UP = "attempts used up"
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Work(NamedTuple):
+    """An entry, and what it says with its fencing token."""
+
+    entry: RawEntry
+    held: Held
 
 
 class LevelWaitsError(Exception):
@@ -87,8 +93,11 @@ class Handling:
         partition_of: Callable[[T], int],
         gone: R,
         doing: str,
-    ) -> Batcher[T, R]:
-        """A batcher of a verb that takes items of one partition; `gone` answers where Redis was emptied."""
+    ) -> Callable[[Sequence[T]], Awaitable[Sequence[R]]]:
+        """A verb for items of any partitions, from one that takes items of one; `gone` answers where Redis was emptied.
+
+        One call per partition, all at once.
+        """
 
         async def of_partition(partition: int, items: Sequence[T]) -> Sequence[R]:
             try:
@@ -98,7 +107,7 @@ class Handling:
                     return [gone] * len(items)
                 raise
 
-        async def flush(items: Sequence[T]) -> Sequence[R]:
+        async def call_all(items: Sequence[T]) -> Sequence[R]:
             places: dict[int, list[int]] = defaultdict(list)
             for place, item in enumerate(items):
                 places[partition_of(item)].append(place)
@@ -113,7 +122,23 @@ class Handling:
                 results.update(zip(of, replies, strict=True))
             return [results[place] for place in range(len(items))]
 
-        return Batcher(flush, BATCH)
+        return call_all
+
+    async def begin(
+        self,
+        entries: Sequence[RawEntry],
+        kind: type[Move | Retire],
+        start: Callable[[Sequence[Held]], Awaitable[Sequence[int]]],
+    ) -> list[Work]:
+        """Decode and start entries; left out are those that are undecodable, obsolete, another's, or given up on."""
+        decoded = [(entry, held) for entry in entries if (held := await self.decode(entry, kind)) is not None]
+        attempts = await start([held for _, held in decoded])
+        works = []
+        for (entry, held), attempt in zip(decoded, attempts, strict=True):
+            started = await self._started(held, attempt)
+            if started is not None:
+                works.append(Work(entry, started))
+        return works
 
     async def decode(self, entry: RawEntry, kind: type[Move | Retire]) -> Held | None:
         """The entry's message in hand, or None: it could not be decoded and is buried."""
@@ -140,9 +165,8 @@ class Handling:
             raise InvalidError(f"content {message.cid} is on partition {entry.partition}, not on its own")
         return message
 
-    async def start(self, held: Held, starting: Batcher[Held, int]) -> Held | None:
+    async def _started(self, held: Held, attempt: int) -> Held | None:
         """The entry with its fencing token, or None: it is obsolete, another's, or has used up its attempts."""
-        attempt = await starting.submit(held)
         if attempt in {OBSOLETE, NOT_MINE}:
             self.log.info("not started", stream=held.stream, cid=held.message.cid, obsolete=attempt == OBSOLETE)
             return None

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 
 from services.mover.breaker import doors_of
 from services.mover.fencing import IsCurrent, StaleError, asked_of
-from services.mover.handling import BATCH, Handling
+from services.mover.handling import BATCH, Handling, Work
 from services.mover.markers import Markers
 from services.mover.place import Placement, place
+from services.mover.placing import Placing
 from services.mover.roots import Roots
 from shared import metrics
 from shared.batching import Batcher
+from shared.errors import ReshelveError
 from shared.messages import Move, Placed
+from shared.patience import StoppedError
 from shared.state.moves import Held, RawEntry
 
 
 class Moving:
-    """Handles one move at a time for whoever calls; calls that come together share their Redis commands."""
+    """Handles moves: many small files together, each other one by itself."""
 
     def __init__(self, handling: Handling, roots: Roots, markers: Markers, pool: Executor) -> None:
         """File work runs in `pool`."""
@@ -29,21 +33,29 @@ class Moving:
         self._markers = markers
         self._pool = pool
         moves, name = handling.moves, handling.consumer.name
-        self._starting: Batcher[Held, int] = handling.by_partition(
+        self._start: Callable[[Sequence[Held]], Awaitable[Sequence[int]]] = handling.by_partition(
             lambda partition, held: moves.start("moves", partition, name, held), lambda held: held.partition, 0, "start"
         )
-        self._finishing = handling.by_partition(
-            moves.finish, lambda item: item[0].partition, gone=False, doing="finish"
-        )
+        self._finish = handling.by_partition(moves.finish, lambda item: item[0].partition, gone=False, doing="finish")
+        self._finishing = Batcher(self._finish, BATCH)
         self._confirming: Batcher[Held, bool] = Batcher(self._current, BATCH)
 
-    async def handle(self, entry: RawEntry) -> None:
+    async def begin(self, entries: Sequence[RawEntry]) -> list[Work]:
+        """Start the attempts."""
+        return await self._handling.begin(entries, Move, self._start)
+
+    async def together(self, works: Sequence[Work]) -> list[Work]:
+        """Place and finish what is small and straightforward; returns the rest, for `alone`."""
+        groups: dict[tuple[str, ...], list[Work]] = defaultdict(list)
+        for work in works:
+            move = work.held.message
+            groups[move.from_level, move.to_level, move.from_path, move.to_path].append(work)
+        left = await asyncio.gather(*(self._place_group(group) for group in groups.values()))
+        return [work for of_group in left for work in of_group]
+
+    async def alone(self, work: Work) -> None:
         """Place the file and finish, or do what the error says is next."""
-        held = await self._handling.decode(entry, Move)
-        if held is not None:
-            held = await self._handling.start(held, self._starting)
-        if held is None:
-            return
+        entry, held = work
         assert isinstance(held.message, Move)
         with metrics.MOVES_IN_PROGRESS.track_inprogress():
             try:
@@ -51,8 +63,67 @@ class Moving:
             except StaleError as error:
                 self._refused(held, held.message, "", str(error))
             except Exception as error:  # noqa: BLE001  # raised again unless it says what is next
-                outcome = await self._handling.settle_error(entry, held, error)
-                metrics.MOVES.labels(outcome, "").inc()
+                await self.settle_error(entry, held, error)
+
+    async def settle_error(self, entry: RawEntry, held: Held, error: Exception) -> None:
+        """Carry out what the error says is next. Raises it where it says nothing of that."""
+        outcome = await self._handling.settle_error(entry, held, error)
+        metrics.MOVES.labels(outcome, "").inc()
+
+    async def _place_group(self, works: Sequence[Work]) -> Sequence[Work]:
+        """Those of the same two levels. One in trouble is left to `alone`, which says what is wrong and keeps count."""
+        handling, first = self._handling, works[0].held.message
+        assert isinstance(first, Move)
+        if len(works) == 1 or not handling.breakers.closed(doors_of(first)):
+            return works
+        metrics.MOVES_IN_PROGRESS.inc(len(works))
+        try:
+            await handling.patiently(lambda: self._roots.check(first), "read the level table")
+            marked = await handling.patiently(lambda: self._markers.of(first, self._pool), "mark the levels")
+            return await self._place_together(works, marked)
+        except (ReshelveError, StoppedError):
+            return works
+        finally:
+            metrics.MOVES_IN_PROGRESS.dec(len(works))
+
+    async def _place_together(self, works: Sequence[Work], marked: frozenset[str]) -> list[Work]:
+        run = asyncio.get_running_loop().run_in_executor
+        began = time.perf_counter()
+        with Placing(marked=marked, should_stop=self._handling.stop.is_set) as batch:
+            jobs = [(work.held.message, work.held.attempt) for work in works if isinstance(work.held.message, Move)]
+            is_ready = await run(self._pool, batch.prepare, jobs)
+            ready = [work for work, is_it in zip(works, is_ready, strict=True) if is_it]
+            left = [work for work, is_it in zip(works, is_ready, strict=True) if not is_it]
+            current = await self._current([work.held for work in ready])
+            placements = await run(self._pool, batch.publish, current)
+        seconds = time.perf_counter() - began
+        done = []
+        for work, is_current, placement in zip(ready, current, placements, strict=True):
+            if not is_current:
+                self._refuse_stale(work.held)
+            elif placement is None:
+                left.append(work)
+            else:
+                done.append((work, self._word(work.held, placement, seconds), placement))
+        await self._finish_together(done, seconds)
+        return left
+
+    def _refuse_stale(self, held: Held) -> None:
+        assert isinstance(held.message, Move)
+        self._refused(held, held.message, "", f"attempt {held.attempt} is not the latest")
+
+    async def _finish_together(self, done: Sequence[tuple[Work, Placed, Placement]], seconds: float) -> None:
+        """Tell the recorder. What was placed stands: where the word cannot be given, the next attempt adopts it."""
+        if not done:
+            return
+        self._handling.breakers.succeeded(doors_of(done[0][0].held.message))
+        try:
+            finished = await self._finish([(work.held, placed) for work, placed, _ in done])
+        except StoppedError as error:
+            await asyncio.gather(*(self.settle_error(work.entry, work.held, error) for work, _, _ in done))
+            return
+        for (work, _, placement), is_finished in zip(done, finished, strict=True):
+            self._finished(work.held, placement, seconds, is_finished=is_finished)
 
     async def _place(self, held: Held, move: Move) -> None:
         handling = self._handling
@@ -64,15 +135,21 @@ class Moving:
             is_current = asked_of(lambda: self._confirming.submit(held), handling.stop.is_set)
             placement = await run(self._pool, self._run, held, move, marked, is_current)
         seconds = time.perf_counter() - began
-        placed = _placed(move, placement, seconds, handling.consumer.name, held.attempt)
-        if not await self._finishing.submit((held, placed)):
+        placed = self._word(held, placement, seconds)
+        is_finished = await self._finishing.submit((held, placed))
+        self._finished(held, placement, seconds, is_finished=is_finished)
+
+    def _finished(self, held: Held, placement: Placement, seconds: float, *, is_finished: bool) -> None:
+        move = held.message
+        assert isinstance(move, Move)
+        if not is_finished:
             # Another attempt took over; it adopts what stands on the target, so that must stay.
             self._refused(held, move, placement.method, "another attempt took over")
             return
         metrics.MOVES.labels("placed", placement.method).inc()
         metrics.MOVED_BYTES.labels(move.from_level, move.to_level).inc(placement.bytes)
         metrics.MOVE_SECONDS.observe(seconds)
-        handling.log.info(
+        self._handling.log.info(
             "placed",
             cid=move.cid,
             move_id=move.move_id,
@@ -87,12 +164,18 @@ class Moving:
         return place(move, held.attempt, should_stop=stop.is_set, is_current=is_current, marked=marked)
 
     async def _current(self, held: Sequence[Held]) -> list[bool]:
+        if not held:
+            return []
         handling = self._handling
         return await handling.patiently(lambda: handling.moves.current(held), "ask which attempts are current")
 
     def _refused(self, held: Held, move: Move, method: str, why: str) -> None:
         self._handling.log.info("refused", cid=move.cid, move_id=move.move_id, attempt=held.attempt, why=why)
         metrics.MOVES.labels("refused", method).inc()
+
+    def _word(self, held: Held, placement: Placement, seconds: float) -> Placed:
+        assert isinstance(held.message, Move)
+        return _placed(held.message, placement, seconds, self._handling.consumer.name, held.attempt)
 
 
 def _placed(move: Move, placement: Placement, seconds: float, mover: str, attempts: int) -> Placed:

@@ -52,7 +52,7 @@ SWEPT_ATTEMPTS = 100
 
 _RENAME_NOREPLACE = 1
 # Another file system or mount, no links there, too many of them, or not to files of another owner.
-_LINK_REFUSED = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EINVAL}
+LINK_REFUSED = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EINVAL}
 _RENAME_REFUSED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -112,7 +112,7 @@ def place(
         for _ in range(ROUNDS):
             try:
                 with open_parent(target_root, move.filename, like=source_root) as target:
-                    _sweep(job, target)
+                    sweep(job.move_id, job.attempt, target)
                     return _place_at(job, target)
             except (FileNotFoundError, FileExistsError):
                 # A retire removed a directory that was empty until now, or the name was taken: look again.
@@ -139,11 +139,11 @@ def _stands(root_fd: int, filename: str) -> bool:
         return False
 
 
-def _sweep(job: _Job, target: Entry) -> None:
+def sweep(move_id: str, attempt: int, target: Entry) -> None:
     """Remove what earlier attempts at this move left. A zombie among them can then no longer publish."""
-    for attempt in range(max(1, job.attempt - SWEPT_ATTEMPTS), job.attempt):
-        discard(Entry(target.directory, part_name(job.move_id, attempt)))
-        discard(Entry(target.directory, probe_name(job.move_id, attempt)))
+    for earlier in range(max(1, attempt - SWEPT_ATTEMPTS), attempt):
+        discard(Entry(target.directory, part_name(move_id, earlier)))
+        discard(Entry(target.directory, probe_name(move_id, earlier)))
 
 
 def _place_at(job: _Job, target: Entry) -> Placement:
@@ -154,10 +154,10 @@ def _place_at(job: _Job, target: Entry) -> Placement:
     part = Entry(target.directory, part_name(job.move_id, job.attempt))
     try:
         if _link(job.source, part):
-            _check_apart(job.source.entry, part)
+            check_apart(job.source.entry, part)
             return _publish(job, part, target, job.source.fd, Copied("link", ""))
         with create_part(part) as part_fd:
-            _check_apart(job.source.entry, part)
+            check_apart(job.source.entry, part)
             copied = fill(job.source, part, part_fd, job.should_stop)
             return _publish(job, part, target, part_fd, copied)
     except BaseException:
@@ -172,12 +172,12 @@ def _link(source: OpenFile, part: Entry) -> bool:
     Not to the target at once: a wrong link must be undone, and a name that was published is never removed.
     """
     try:
-        _link_entry(source.entry, part)
+        link_entry(source.entry, part)
     except FileNotFoundError:
         _check_source(source)  # then it is the directory that vanished
         raise
     except OSError as error:
-        if error.errno in _LINK_REFUSED:
+        if error.errno in LINK_REFUSED:
             return False
         raise
     linked = part.stat()
@@ -186,12 +186,16 @@ def _link(source: OpenFile, part: Entry) -> bool:
     return True
 
 
-def _link_entry(old: Entry, new: Entry) -> None:
+def link_entry(old: Entry, new: Entry) -> None:
+    """A second name for the very entry, which is not followed if it is a symbolic link. Raises OSError."""
     os.link(old.name, new.name, src_dir_fd=old.directory, dst_dir_fd=new.directory, follow_symlinks=False)
 
 
-def _check_apart(source: Entry, part: Entry) -> None:
-    """The target's directory is not the source's under another device number: a new name does not show up there."""
+def check_apart(source: Entry, part: Entry) -> None:
+    """Raises DeadLetterError where the target's directory is the source's, perhaps under another device number.
+
+    A new name in the one does not show up in the other.
+    """
     if Entry(source.directory, part.name).stat() is not None:
         raise _shared_directory(source)
 
@@ -221,7 +225,7 @@ def _publish(job: _Job, part: Entry, target: Entry, fd: int, copied: Copied) -> 
             raise StaleError(f"attempt {job.attempt} at {target.name!r} is not the latest")
         _check_source(job.source)
         try:
-            _rename(part, target)
+            rename_part(part, target)
         except FileNotFoundError:
             detail = f"{part.name!r} was removed before it was published: a later attempt is at work"
             raise RetryError(Reason.VANISHED, detail) from None
@@ -229,18 +233,18 @@ def _publish(job: _Job, part: Entry, target: Entry, fd: int, copied: Copied) -> 
     placed, named = os.fstat(fd), target.stat()
     if named is None or not same_inode(named, placed):
         raise RetryError(Reason.TARGET_CHANGED, f"{target.name!r} was replaced as soon as it was published")
-    return _placement(job, placed, copied)
+    return placement_of(job.source, placed, copied)
 
 
-def _rename(part: Entry, target: Entry) -> None:
-    """Rename, or raise FileExistsError: never over an existing name."""
+def rename_part(part: Entry, target: Entry) -> None:
+    """Give the part its name, or raise FileExistsError: never over an existing name."""
     old, new = os.fsencode(part.name), os.fsencode(target.name)
     if libc().renameat2(part.directory, old, target.directory, new, _RENAME_NOREPLACE) == 0:
         return
     number = ctypes.get_errno()
     if number not in _RENAME_REFUSED:
         raise OSError(number, os.strerror(number))
-    _link_entry(part, target)
+    link_entry(part, target)
     discard(part)
 
 
@@ -261,7 +265,7 @@ def _adopt(job: _Job, target: Entry, found: os.stat_result) -> Placement:
         if not existing.is_unchanged():
             raise RetryError(Reason.TARGET_CHANGED, f"{target.name!r} while it was compared: let its writer finish")
         sync_directory(target.directory)
-        return _placement(job, existing.stat, Copied("adopt", digest))
+        return placement_of(job.source, existing.stat, Copied("adopt", digest))
 
 
 def _compare(job: _Job, existing: OpenFile) -> str:
@@ -284,11 +288,12 @@ def _target_exists(target: Entry, what: str) -> DeadLetterError:
     return DeadLetterError(Reason.TARGET_EXISTS, detail)
 
 
-def _placement(job: _Job, target: os.stat_result, copied: Copied) -> Placement:
+def placement_of(source: OpenFile, target: os.stat_result, copied: Copied) -> Placement:
+    """What is known of the source and of what stands on the target."""
     return Placement(
         bytes=target.st_size,
         digest=copied.digest,
         method=copied.method,
-        source_id=file_id(job.source.stat),
+        source_id=file_id(source.stat),
         target_id=file_id(target),
     )

@@ -62,7 +62,7 @@ class LockedSource:
             entry = self._source.entry
             os.unlink(entry.name, dir_fd=entry.directory)
             sync_directory(entry.directory)
-            _remove_emptied(self._source_root, self._order.filename)
+            remove_emptied(self._source_root, self._order.filename)
 
 
 def lock_source(order: Retire, *, marked: Collection[str] = frozenset()) -> LockedSource | None:
@@ -83,7 +83,7 @@ def lock_source(order: Retire, *, marked: Collection[str] = frozenset()) -> Lock
         linked = _check_placed(order, target_root, source)
         if source is None:
             # Once more: whoever removed it may have died before its directories.
-            _remove_emptied(source_root, order.filename)
+            remove_emptied(source_root, order.filename)
             return None
         _check_apart(order, target_root, source)
         held.enter_context(locked(source, Reason.SOURCE_BUSY))
@@ -158,7 +158,7 @@ def _check_source(order: Retire, source: OpenFile, *, linked: bool) -> None:
         raise DeadLetterError(Reason.SOURCE_CHANGED, detail)
 
 
-def _remove_emptied(source_root: int, filename: str) -> None:
+def remove_emptied(source_root: int, filename: str) -> None:
     """Remove the directories above the file that are empty now, innermost first; never the level's root."""
     directories = components(filename)[:-1]
     # Quietly: the source is retired, and an empty directory harms nobody.

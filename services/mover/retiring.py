@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 
 from services.mover.breaker import doors_of
 from services.mover.fencing import StaleError
-from services.mover.handling import BATCH, Handling
+from services.mover.handling import BATCH, Handling, Work
 from services.mover.markers import Markers
 from services.mover.place import check_roots
+from services.mover.removing import Removing
 from services.mover.retire import lock_source
 from services.mover.roots import Roots
 from shared import metrics
 from shared.batching import Batcher
 from shared.catalog import Catalog
-from shared.errors import DeadLetterError, RetryError
+from shared.errors import DeadLetterError, ReshelveError, RetryError
 from shared.messages import Retire
+from shared.patience import StoppedError
 from shared.state.moves import CAME_BACK, Held, RawEntry
 
 NOT_COMMITTED = "not committed"
@@ -26,7 +29,7 @@ _STALE = "stale"
 
 
 class Retiring:
-    """Handles one retire at a time for whoever calls; calls that come together share their questions to the servers."""
+    """Handles retires: many together, and each by itself that is not straightforward."""
 
     def __init__(self, handling: Handling, roots: Roots, markers: Markers, catalog: Catalog, pool: Executor) -> None:
         """File work runs in `pool`; `catalog` has the last word on which copy is the content's."""
@@ -36,34 +39,100 @@ class Retiring:
         self._catalog = catalog
         self._pool = pool
         moves, name = handling.moves, handling.consumer.name
-        self._starting: Batcher[Held, int] = handling.by_partition(
+        self._start: Callable[[Sequence[Held]], Awaitable[Sequence[int]]] = handling.by_partition(
             lambda partition, held: moves.start("retires", partition, name, held),
             lambda held: held.partition,
             0,
             "start",
         )
         self._confirming: Batcher[Held, str] = Batcher(self._confirm_all, BATCH)
-        self._settling = handling.by_partition(moves.settle, lambda held: held.partition, gone=0, doing="settle")
+        self._settle = handling.by_partition(moves.settle, lambda held: held.partition, gone=0, doing="settle")
+        self._settling = Batcher(self._settle, BATCH)
 
-    async def handle(self, entry: RawEntry) -> None:
+    async def begin(self, entries: Sequence[RawEntry]) -> list[Work]:
+        """Start the attempts."""
+        return await self._handling.begin(entries, Retire, self._start)
+
+    async def together(self, works: Sequence[Work]) -> list[Work]:
+        """Remove the sources that are straightforward, and settle; returns the rest, for `alone`."""
+        groups: dict[tuple[str, ...], list[Work]] = defaultdict(list)
+        for work in works:
+            order = work.held.message
+            groups[order.from_level, order.to_level, order.from_path, order.to_path].append(work)
+        left = await asyncio.gather(*(self._retire_group(group) for group in groups.values()))
+        return [work for of_group in left for work in of_group]
+
+    async def alone(self, work: Work) -> None:
         """Remove the source and settle, or do what the error says is next."""
-        held = await self._handling.decode(entry, Retire)
-        if held is not None:
-            held = await self._handling.start(held, self._starting)
-        if held is None:
-            return
+        entry, held = work
         assert isinstance(held.message, Retire)
         try:
             await self._retire(held, held.message)
         except StaleError as error:
-            order = held.message
-            self._handling.log.info(
-                "refused", cid=order.cid, move_id=order.move_id, attempt=held.attempt, why=str(error)
-            )
-            metrics.RETIRES.labels("refused").inc()
+            self._refused(held, str(error))
         except Exception as error:  # noqa: BLE001  # raised again unless it says what is next
-            outcome = await self._handling.settle_error(entry, held, error)
-            metrics.RETIRES.labels(outcome).inc()
+            await self.settle_error(entry, held, error)
+
+    async def settle_error(self, entry: RawEntry, held: Held, error: Exception) -> None:
+        """Carry out what the error says is next. Raises it where it says nothing of that."""
+        outcome = await self._handling.settle_error(entry, held, error)
+        metrics.RETIRES.labels(outcome).inc()
+
+    def _refused(self, held: Held, why: str) -> None:
+        order = held.message
+        self._handling.log.info("refused", cid=order.cid, move_id=order.move_id, attempt=held.attempt, why=why)
+        metrics.RETIRES.labels("refused").inc()
+
+    async def _retire_group(self, works: Sequence[Work]) -> Sequence[Work]:
+        """Those of the same two levels. One in trouble is left to `alone`, which says what is wrong and keeps count."""
+        handling, first = self._handling, works[0].held.message
+        assert isinstance(first, Retire)
+        if len(works) == 1 or not handling.breakers.closed(doors_of(first)):
+            return works
+        try:
+            check_roots(first, await handling.patiently(lambda: self._roots.covering(first), "read the roots"))
+            marked = await handling.patiently(lambda: self._markers.of(first, self._pool), "mark the levels")
+            return await self._remove_together(works, marked)
+        except (ReshelveError, StoppedError):
+            return works
+
+    async def _remove_together(self, works: Sequence[Work], marked: frozenset[str]) -> list[Work]:
+        now_ms = time.time_ns() // 1_000_000
+        run = asyncio.get_running_loop().run_in_executor
+        timely: list[Work] = []
+        left: list[Work] = []
+        for work in works:
+            (timely if _order(work).not_before <= now_ms else left).append(work)
+        with Removing(marked=marked) as batch:
+            is_locked = await run(self._pool, batch.lock, [_order(work) for work in timely])
+            locked = [work for work, is_it in zip(timely, is_locked, strict=True) if is_it]
+            left += [work for work, is_it in zip(timely, is_locked, strict=True) if not is_it]
+            answers = await self._confirm_all([work.held for work in locked]) if locked else []
+            removed = await run(self._pool, batch.remove, [not answer for answer in answers])
+        done: list[Work] = []
+        for work, answer, is_removed in zip(locked, answers, removed, strict=True):
+            if answer == _STALE:
+                self._refused(work.held, f"attempt {work.held.attempt} is not the latest")
+            else:
+                (done if is_removed else left).append(work)
+        await self._settle_together(done)
+        return left
+
+    async def _settle_together(self, done: Sequence[Work]) -> None:
+        """Where the word cannot be given, the next attempt finds the source gone, and settles."""
+        if not done:
+            return
+        self._handling.breakers.succeeded(doors_of(done[0].held.message))
+        try:
+            settled = await self._settle([work.held for work in done])
+        except StoppedError as error:
+            await asyncio.gather(*(self.settle_error(work.entry, work.held, error) for work in done))
+            return
+        for work, how in zip(done, settled, strict=True):
+            if how:
+                self._settled(work.held, how, "removed")
+            else:
+                self._refused(work.held, f"attempt {work.held.attempt} is not the latest")
 
     async def _retire(self, held: Held, order: Retire) -> None:
         handling = self._handling
@@ -76,10 +145,14 @@ class Retiring:
         settled = await self._settling.submit(held)
         if not settled:
             raise StaleError(f"attempt {held.attempt} is not the latest")
-        if settled == CAME_BACK:
+        self._settled(held, settled, "removed" if removed else "gone already")
+
+    def _settled(self, held: Held, how: int, outcome: str) -> None:
+        order = held.message
+        if how == CAME_BACK:
             metrics.FLIP_FLOPS.labels(order.from_level, order.to_level).inc()
-        metrics.RETIRES.labels("removed" if removed else "gone already").inc()
-        handling.log.info("settled", cid=order.cid, move_id=order.move_id, target=order.to_level)
+        metrics.RETIRES.labels(outcome).inc()
+        self._handling.log.info("settled", cid=order.cid, move_id=order.move_id, target=order.to_level)
 
     async def _remove(self, held: Held, order: Retire) -> bool:
         """Lock, ask, unlink: a mover that is stopped in between holds the lock, so nobody goes on past it."""
@@ -119,3 +192,8 @@ class Retiring:
             else:
                 answers.append("")
         return answers
+
+
+def _order(work: Work) -> Retire:
+    assert isinstance(work.held.message, Retire)
+    return work.held.message

@@ -288,7 +288,7 @@ def test_zombie_with_a_verified_copy_cannot_publish_it(far: Levels, monkeypatch:
 
     def fill_then_pause(*facts: Any) -> Copied:
         copied = fill(*facts)
-        placing._sweep(placing._Job(MOVE_ID, 2, facts[0], lambda: False, lambda: True), facts[1])
+        placing.sweep(MOVE_ID, 2, facts[1])
         return copied
 
     monkeypatch.setattr(placing, "fill", fill_then_pause)

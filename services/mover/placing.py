@@ -1,0 +1,265 @@
+"""Place many small files between two levels together: the steps of `place`, each done for all before the next.
+
+This knows only the straight way. Whatever is not straight (a large file, a name that is taken, a source that is
+missing, any error at all) is undone and left to `place`, which finds out what is the matter and says so.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from blake3 import blake3
+
+from services.mover.beneath import Reason, open_regular
+from services.mover.copying import Copied, ShouldStop, drop_cache, keep_metadata
+from services.mover.directories import Directories
+from services.mover.identity import Entry, OpenFile, discard, is_move_id, part_name, same_inode
+from services.mover.place import (
+    LINK_REFUSED,
+    Placement,
+    check_apart,
+    link_entry,
+    placement_of,
+    rename_part,
+    sweep,
+)
+from services.mover.syncing import sync_directories, sync_files
+from shared.errors import ReshelveError, RetryError
+from shared.messages import Move
+
+SMALL_BYTES = 1 << 20
+"""A larger file is copied by itself: it would keep the others waiting."""
+
+
+@dataclass(slots=True)
+class _Ready:
+    """A complete part. `fd` is the part's own descriptor, or the source's where the part is a link to it."""
+
+    source: OpenFile
+    part: Entry
+    target: Entry
+    fd: int
+    copied: Copied
+    published: bool = False
+
+
+class Placing:
+    """One batch. `prepare` and `publish` block; the `with` block ends what is unfinished, waiting for a thread in them.
+
+    Between the two the caller asks which attempts are current: the sources are locked meanwhile, as in `place`.
+    """
+
+    def __init__(self, *, marked: Collection[str], should_stop: ShouldStop) -> None:
+        """`marked` and `should_stop` as for `place`."""
+        self._directories = Directories(marked)
+        self._should_stop = should_stop
+        self._ready: dict[int, _Ready] = {}
+        self._links_refused = False
+        self._buffer = memoryview(bytearray(0))
+        self._in_use = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with self._in_use:
+            self._close()
+
+    def prepare(self, moves: Sequence[tuple[Move, int]]) -> list[bool]:
+        """Make a verified, durable part of each move, given with its attempt, and lock its source.
+
+        True where that is done; all else is as it was. The moves are between the same two levels.
+        """
+        with self._in_use:
+            if self._closed:
+                return [False] * len(moves)
+            for number, (move, attempt) in enumerate(moves):
+                if self._should_stop():
+                    break
+                self._try(number, lambda n=number, m=move, a=attempt: self._make(n, m, a))  # type: ignore[misc]
+            self._make_durable()
+            for number, ready in list(self._ready.items()):
+                self._try(number, lambda r=ready: _lock(r.source))  # type: ignore[misc]
+            return [number in self._ready for number in range(len(moves))]
+
+    def publish(self, current: Sequence[bool]) -> list[Placement | None]:
+        """Give the parts their names, of those that `prepare` made and whose attempt is `current`, in their order.
+
+        None where an attempt is not current, or for what is left to `place`.
+        """
+        with self._in_use:
+            if self._closed:
+                return [None] * len(current)
+            numbers = list(self._ready)
+            for number, is_current in zip(numbers, current, strict=True):
+                if is_current:
+                    self._try(number, lambda r=self._ready[number]: _publish(r))  # type: ignore[misc]
+                else:
+                    self._drop(number)
+            placements = self._confirm()
+            self._close()
+            return [placements.get(number) for number in numbers]
+
+    def _try(self, number: int, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except (OSError, ReshelveError):
+            self._drop(number)
+
+    def _drop(self, number: int) -> None:
+        ready = self._ready.pop(number, None)
+        if ready is not None:
+            _undo(ready)
+
+    def _make(self, number: int, move: Move, attempt: int) -> None:
+        if not is_move_id(move.move_id):
+            return
+        source = open_regular(self._directories.entry(move.from_path, move.filename))
+        ready = None
+        try:
+            target = self._directories.entry(move.to_path, move.filename, like=move.from_path)
+            part = Entry(target.directory, part_name(move.move_id, attempt))
+            sweep(move.move_id, attempt, target)
+            if target.stat() is None:
+                ready = self._linked(source, part, target) or self._copied(source, part, target)
+        finally:
+            if ready is None:
+                os.close(source.fd)
+        if ready is not None:
+            self._ready[number] = ready
+
+    def _linked(self, source: OpenFile, part: Entry, target: Entry) -> _Ready | None:
+        """None where only a copy can do: once refused between two levels, a link is not tried again in this batch."""
+        if self._links_refused:
+            return None
+        try:
+            link_entry(source.entry, part)
+        except OSError as error:
+            if error.errno in LINK_REFUSED:
+                self._links_refused = True
+                return None
+            raise
+        try:
+            _check_linked(source, part)
+            self._check_apart(source.entry, part)
+        except BaseException:
+            discard(part)
+            raise
+        return _Ready(source, part, target, source.fd, Copied("link", ""))
+
+    def _copied(self, source: OpenFile, part: Entry, target: Entry) -> _Ready | None:
+        if source.stat.st_size > SMALL_BYTES:
+            return None
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(part.name, flags, 0o600, dir_fd=part.directory)
+        try:
+            self._check_apart(source.entry, part)
+            content = self._read(source.fd, source.stat.st_size)
+            digest = blake3(content, max_threads=1).hexdigest()
+            _write(fd, content)
+            keep_metadata(source, fd)
+        except BaseException:
+            discard(part)
+            os.close(fd)
+            raise
+        return _Ready(source, part, target, fd, Copied("copy", digest))
+
+    def _check_apart(self, source: Entry, part: Entry) -> None:
+        here, there = self._directories.stat(source.directory), self._directories.stat(part.directory)
+        # On one device the inodes tell.
+        if here.st_dev != there.st_dev or here.st_ino == there.st_ino:
+            check_apart(source, part)
+
+    def _read(self, fd: int, size: int) -> memoryview:
+        """The content, valid until the next is read. Raises RetryError where the file has another size by now."""
+        if len(self._buffer) <= size:
+            self._buffer = memoryview(bytearray(SMALL_BYTES + 1 if size else 1))
+        # One byte more: a file that has grown shows.
+        count = os.preadv(fd, [self._buffer[: size + 1]], 0)
+        if count != size:
+            raise RetryError(Reason.SOURCE_CHANGED, f"{size} bytes became {count}")
+        return self._buffer[:size]
+
+    def _make_durable(self) -> None:
+        """Sync and read back what was copied. Where a sync failed, none of the parts is used: they are made anew."""
+        copies = {number: ready for number, ready in self._ready.items() if ready.copied.digest}
+        try:
+            sync_files([ready.fd for ready in copies.values()])
+        except RetryError:
+            for number in copies:
+                self._drop(number)
+            return
+        for ready in copies.values():
+            drop_cache(ready.fd)
+        for ready in copies.values():
+            # All at once to the device, not one after the other.
+            os.posix_fadvise(ready.fd, 0, 0, os.POSIX_FADV_WILLNEED)
+        for number, ready in copies.items():
+            self._try(number, lambda r=ready: self._verify(r))  # type: ignore[misc]
+
+    def _verify(self, ready: _Ready) -> None:
+        content = self._read(ready.fd, ready.source.stat.st_size)
+        if blake3(content, max_threads=1).hexdigest() != ready.copied.digest:
+            raise RetryError(Reason.COPY_DIFFERS, f"{ready.part.name!r} was read back with another digest")
+
+    def _confirm(self) -> dict[int, Placement]:
+        """Make the new names durable, and see that they mean what was placed."""
+        try:
+            sync_directories(list(dict.fromkeys(ready.target.directory for ready in self._ready.values())))
+        except RetryError:
+            return {}
+        placements = {}
+        for number, ready in self._ready.items():
+            placed, named = os.fstat(ready.fd), ready.target.stat()
+            if named is not None and same_inode(named, placed):
+                placements[number] = placement_of(ready.source, placed, ready.copied)
+        return placements
+
+    def _close(self) -> None:
+        self._closed = True
+        for ready in self._ready.values():
+            _undo(ready)
+        self._ready.clear()
+        self._directories.close()
+
+
+def _check_linked(source: OpenFile, part: Entry) -> None:
+    linked = part.stat()
+    if linked is None or not same_inode(linked, source.stat):
+        raise RetryError(Reason.SOURCE_CHANGED, f"{source.entry.name!r} was replaced while it was linked")
+
+
+def _write(fd: int, content: memoryview) -> None:
+    if os.write(fd, content) != len(content):
+        raise RetryError(Reason.DISK_FULL, "the part was not written in one piece")
+
+
+def _lock(source: OpenFile) -> None:
+    """Closing the descriptor frees it."""
+    fcntl.flock(source.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def _publish(ready: _Ready) -> None:
+    if not ready.source.is_unchanged():
+        raise RetryError(Reason.SOURCE_CHANGED, f"{ready.source.entry.name!r} while it was placed")
+    rename_part(ready.part, ready.target)
+    ready.published = True
+
+
+def _undo(ready: _Ready) -> None:
+    """What was published stays."""
+    if not ready.published:
+        discard(ready.part)
+    _close_all({ready.fd, ready.source.fd})
+
+
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
