@@ -1,4 +1,4 @@
-"""All views that wait at the same moment go out as one entry per partition, in one pipeline."""
+"""All views that wait at the same moment go out as one entry per partition, in one call."""
 
 from __future__ import annotations
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.keys import GROUPS, are_of
 from shared.levels import COUNT_MAX
 from shared.messages import Tally
 from shared.redis_client import is_down, together
-from shared.state.scripts import Argument, Scripts, load
+from shared.state.scripts import Argument, Scripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,41 +66,19 @@ class Views:
         return taken + await self.publish({p: parts[p] for p in late})
 
     async def _publish_together(self, parts: Mapping[int, Sequence[Part]], deadline_ms: int) -> int:
-        """The partitions of one group. A single one needs no MULTI: its script is atomic by itself."""
-        calls = [self._call(partition, items, deadline_ms) for partition, items in parts.items()]
-        replies = [await self._scripts.call("publish", *calls[0])] if len(calls) == 1 else await self._multi(calls)
-        late = {partition: parts[partition] for partition, reply in zip(parts, replies, strict=True) if reply[0] == 0}
-        if late and len(late) == len(parts):
-            raise DeadlineError
-        taken = sum(sum(reply[1:]) for reply in replies)
-        # Redis 7.0's clock goes on within a MULTI. Where the deadline passed between two partitions, end what began.
-        return taken + await self._publish_together(late, 0) if late else taken
-
-    async def _multi(self, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> Sequence[Any]:
-        script = load("publish")
-        redis: Any = self._scripts.redis
-        async with redis.pipeline(transaction=True) as pipe:
-            for names, arguments in calls:
-                pipe.evalsha(script.sha, len(names), *names, *arguments)
-            replies: list[Any] = await pipe.execute(raise_on_error=False)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            # Nothing was done: the same script is missing for every partition.
-            await redis.script_load(script.text)
-            return await self._multi(calls)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
-
-    def _call(
-        self, partition: int, items: Sequence[Part], deadline_ms: int
-    ) -> tuple[Sequence[str], Sequence[Argument]]:
-        keys = self._scripts.partitions[partition]
-        names = [keys.stream("views"), *(keys.seen(part.marker) for part in items)]
+        """The partitions of one group, in one script: it looks at the clock once for all of them."""
+        names: list[str] = []
         arguments: list[Argument] = [deadline_ms]
-        for part in items:
-            arguments += (part.life_ms, part.packed)
-        return names, arguments
+        for partition, items in parts.items():
+            keys = self._scripts.partitions[partition]
+            names += [keys.stream("views"), *(keys.seen(part.marker) for part in items)]
+            arguments.append(len(items))
+            for part in items:
+                arguments += (part.life_ms, part.packed)
+        reply = await self._scripts.call("publish", names, arguments)
+        if reply[0] == 0:
+            raise DeadlineError
+        return sum(reply[1:])
 
     async def remember(self, key: str, digest: str, life_ms: int) -> str:
         """The digest that came first with this Idempotency-Key: this one, or the one it was first used with."""

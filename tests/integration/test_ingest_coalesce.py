@@ -75,20 +75,20 @@ async def commands(redis: Redis, name: str) -> int:
 async def test_concurrent_requests_become_one_entry_per_partition(scripts: Scripts) -> None:
     publisher, _ = await opened(scripts)
     await publisher.publish(views(0), 10)
-    before = await commands(scripts.redis, "exec")
+    before = await commands(scripts.redis, "evalsha")
     await asyncio.gather(*(publisher.publish(views(n), 10) for n in range(200)))
-    assert await commands(scripts.redis, "exec") == before + 1
+    assert await commands(scripts.redis, "evalsha") == before + 1
     for keys in scripts.partitions:
         assert await scripts.redis.xlen(keys.stream("views")) <= 2
     tally = await taken_in(scripts)
     assert tally.add == {**{str(n): 1 for n in range(200)}, "0": 2, "x": 402}
 
 
-async def test_marked_requests_share_the_pipeline_and_keep_their_markers(scripts: Scripts) -> None:
+async def test_marked_requests_share_the_script_and_keep_their_markers(scripts: Scripts) -> None:
     publisher, _ = await opened(scripts)
-    before = await commands(scripts.redis, "exec")
+    before = await commands(scripts.redis, "evalsha")
     await asyncio.gather(*(publisher.publish(views(n % 10), 10, f"ik-{n % 10}") for n in range(30)))
-    assert await commands(scripts.redis, "exec") == before + 1
+    assert await commands(scripts.redis, "evalsha") == before + 1
     assert (await taken_in(scripts)).add == {**{str(n): 1 for n in range(10)}, "x": 20}
 
 

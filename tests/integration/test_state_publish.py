@@ -105,7 +105,7 @@ async def test_before_its_deadline_all_is_taken_in(seen: Streams) -> None:
 
 
 async def test_a_deadline_that_passes_between_two_partitions_takes_in_both_or_none(seen: Streams) -> None:
-    """The clock goes on within a MULTI (Redis 7.0), and one large partition takes its time."""
+    """One large partition takes its time; the clock is looked at once for both."""
     views = Views(seen.scripts)
 
     def parts(name: str) -> dict[int, list[Part]]:
