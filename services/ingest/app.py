@@ -32,7 +32,6 @@ from shared.state.scripts import Scripts
 from shared.state.views import Views
 
 OPENAPI = Path(__file__).with_name("openapi.json")
-_SERVER = "reshelve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,6 @@ def build_app(
     # Whoever checks tokens comes second: its refusals are problems too.
     asking = [asks_for_tokens(Tokens(settings.tokens_file, log), log)] if settings.tokens_file else []
     app = web.Application(client_max_size=settings.body_limit_bytes, middlewares=[answers_problems(log), *asking])
-    app.on_response_prepare.append(_sign)
     app.router.add_post("/v1/views", taking.post)
     app.router.add_post("/v1/contents", tracking.register)
     app.router.add_get("/v1/contents/{cid}", tracking.show, allow_head=False)
@@ -99,8 +97,3 @@ def _document(text: bytes) -> Callable[[web.Request], Awaitable[web.Response]]:
         return web.Response(body=text, content_type="application/json")
 
     return show
-
-
-async def _sign(_: web.Request, response: web.StreamResponse) -> None:
-    # Without the versions that aiohttp would tell.
-    response.headers["Server"] = _SERVER
