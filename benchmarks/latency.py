@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 
 from benchmarks.staging import cids, make_files, now_ms, register, sync_filesystem
-from benchmarks.system import Servers, System
+from benchmarks.system import Query, Servers, System
 from shared.state.contents import Contents
 
 _SERVICES = ("ingest", "planner", "mover", "mover", "recorder")
@@ -58,15 +58,15 @@ class Seen:
 class Watch:
     """Sees each commit within a millisecond or two: new rows of `update_history`, in the order of their ids."""
 
-    def __init__(self, system: System) -> None:
-        self._system = system
+    def __init__(self, query: Query) -> None:
+        self._query = query
         self.committed: dict[str, int] = {}
 
     async def run(self, pause_s: float) -> None:
         """Until cancelled. MySQL reads at REPEATABLE READ, but each of these statements is a transaction of its own."""
         last = 0
         while True:
-            rows = await self._system.query("SELECT id, cid FROM update_history WHERE id > %s", (last,))
+            rows = await self._query("SELECT id, cid FROM update_history WHERE id > %s", (last,))
             now = now_ms()
             for number, cid in rows:
                 self.committed[cid] = now
@@ -90,14 +90,19 @@ class Latency:
         """All files on one filesystem, in a directory of their own."""
         directory = Path(tempfile.mkdtemp(dir=servers.work))
         paths = [directory / name for name in ("bronze", "silver", "gold")]
-        async with System.fresh(servers, paths) as system, aiohttp.ClientSession() as session:
+        async with (
+            System.fresh(servers, paths) as system,
+            aiohttp.ClientSession() as session,
+            # Of its own: a connection answers one question at a time.
+            system.connected() as query,
+        ):
             names = cids(contents)
             make_files(paths[0], names, _SIZE)
             for path in paths[1:]:
                 path.mkdir()
             await register(system, names)
             await system.start(*_SERVICES)
-            watch = Watch(system)
+            watch = Watch(query)
             self = cls(system, session, watch, names)
             for start in range(0, contents, _AT_ONCE):
                 await self._post([{"cid": cid, "count": _BELOW} for cid in names[start : start + _AT_ONCE]])
@@ -159,7 +164,9 @@ class Latency:
 
     async def _post(self, views: Sequence[dict[str, object]]) -> None:
         headers = {"Content-Type": "application/json"}
-        async with self._session.post(f"{self._system.http}/v1/views", data=orjson.dumps(views), headers=headers) as answer:
+        async with self._session.post(
+            f"{self._system.http}/v1/views", data=orjson.dumps(views), headers=headers
+        ) as answer:
             if answer.status != 202:
                 raise RuntimeError(f"ingest answered {answer.status}: {(await answer.text())[:300]}")
 
@@ -179,7 +186,7 @@ class Latency:
 
     async def _seen(self, names: Sequence[str]) -> list[Seen]:
         rows = await self._system.query("SELECT cid, planned_at, placed_at, committed_at FROM relocations")
-        stages = {cid: rest for cid, *rest in rows}
+        stages = {cid: (planned, placed, committing) for cid, planned, placed, committing in rows}
         return [Seen(*self._posted[cid], *stages[cid], self._watch.committed[cid]) for cid in names]
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +21,16 @@ import asyncmy
 from cli.migrate import migrate
 from cli.ports import MetricsPorts, http_port
 from cli.servers import PrivateMySQL, PrivateRedis
+from cli.spawn import dying_with_us
 from shared.levels import Level, Levels
 from shared.mysql_url import parse_mysql_url
 from shared.redis_client import connect
 from shared.state.contents import Contents
 from shared.state.scripts import Scripts
+
+Rows = Sequence[Sequence[Any]]
+Query = Callable[..., Awaitable[Rows]]
+"""`await query(sql, arguments)`"""
 
 HOST = "127.0.0.1"
 CORES = 2
@@ -153,9 +158,8 @@ class System:
             self.http = f"http://{HOST}:{environment['RESHELVE_HTTP_PORT']}"
         log = self.directory / f"{name}-{len(self.services)}-{port}.log"
         with log.open("wb") as out:
-            process = subprocess.Popen(
-                [sys.executable, "-m", f"services.{name}"], env=environment, stdout=out, stderr=out
-            )
+            command = dying_with_us([sys.executable, "-m", f"services.{name}"])
+            process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
         return Service(name, process, port, log)
 
     def stop(self) -> None:
@@ -176,12 +180,22 @@ class System:
         """What the services and both servers have used so far."""
         return self.servers.cpu_s() + sum(service.cpu_s() for service in self.services)
 
-    async def query(self, sql: str, arguments: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+    async def query(self, sql: str, arguments: Sequence[Any] = ()) -> Rows:
         """The rows; the statement commits by itself."""
-        async with self.connection.cursor() as cursor:
-            await cursor.execute(sql, tuple(arguments) or None)
-            rows: Sequence[Sequence[Any]] = await cursor.fetchall()
-            return rows
+        return await _query(self.connection, sql, arguments)
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Query]:
+        """`await query(sql, arguments)` on a connection of its own."""
+        connection = await asyncmy.connect(**parse_mysql_url(self.mysql_url).connect_arguments(), autocommit=True)
+
+        async def query(sql: str, arguments: Sequence[Any] = ()) -> Rows:
+            return await _query(connection, sql, arguments)
+
+        try:
+            yield query
+        finally:
+            await connection.ensure_closed()
 
     async def drained(self, *streams: str, timeout_s: float = 120) -> None:
         """Returns when the streams are empty and nobody holds an entry. Raises where one became a dead letter."""
@@ -219,6 +233,13 @@ async def _database(server_url: str, levels: Levels) -> AsyncIterator[tuple[str,
         async with connection.cursor() as cursor:
             await cursor.execute(f"DROP DATABASE IF EXISTS {name}")
         await connection.ensure_closed()
+
+
+async def _query(connection: Any, sql: str, arguments: Sequence[Any]) -> Rows:
+    async with connection.cursor() as cursor:
+        await cursor.execute(sql, tuple(arguments) or None)
+        rows: Rows = await cursor.fetchall()
+        return rows
 
 
 async def _is_ready(session: aiohttp.ClientSession, service: Service) -> bool:

@@ -95,7 +95,9 @@ def _small(servers: Servers, load: Load) -> Iterator[Row]:
 
     if shutil.which("rsync"):
         durable = Beside(f"{_RSYNC_DURABLE.name} (durable, not verified)", lambda: theirs(_RSYNC_DURABLE))
-        yield Row("mover, 4 KiB, across filesystems, and durable", "files/s", ours, durable, (Bound("ratio", ">=", 3.0),))
+        yield Row(
+            "mover, 4 KiB, across filesystems, and durable", "files/s", ours, durable, (Bound("ratio", ">=", 3.0),)
+        )
         yield Row("one mover, 4 KiB, across filesystems, and durable", "files/s", lambda: ours(1), durable, ())
     there = [command for command in _NOT_DURABLE if shutil.which(command.program)]
     survey = {command.name: theirs(command) for command in there}
