@@ -27,6 +27,10 @@ class Bound:
     sense: Literal[">=", "<="]
     value: float
 
+    def __str__(self) -> str:
+        sign = {">=": "≥", "<=": "≤"}[self.sense]
+        return f"{sign} {self.value:,g}" + (" ×" if self.of == "ratio" else "")
+
     def met(self, ours: float, ratio: float | None) -> bool:
         """A ratio that there is not meets nothing."""
         figure = ours if self.of == "ours" else ratio
@@ -37,7 +41,11 @@ class Bound:
 
 @dataclass(frozen=True)
 class Row:
-    """`details` are figures that were taken on the way, by name; they may still come in while the row is measured."""
+    """`details` are figures that were taken on the way, by name; they may still come in while the row is measured.
+
+    `most_rounds` bounds the rounds of a row that takes long. A figure is better the higher it is, unless a bound says
+    that it is to stay below something.
+    """
 
     name: str
     unit: str
@@ -45,6 +53,7 @@ class Row:
     beside: Beside | None
     bounds: Sequence[Bound]
     details: Mapping[str, float] = field(default_factory=dict)
+    most_rounds: int = 1000
 
 
 @dataclass(frozen=True)
@@ -56,19 +65,30 @@ class Result:
     beside: Sequence[float]
 
     @property
-    def ratio(self) -> float | None:
-        """Of the medians; None where nothing stands beside it."""
-        return statistics.median(self.ours) / statistics.median(self.beside) if self.beside else None
+    def median(self) -> float:
+        return statistics.median(self.ours)
 
     @property
-    def met(self) -> bool:
-        return all(bound.met(statistics.median(self.ours), self.ratio) for bound in self.row.bounds)
+    def median_beside(self) -> float | None:
+        return statistics.median(self.beside) if self.beside else None
+
+    @property
+    def ratio(self) -> float | None:
+        """Of the medians; None where nothing stands beside it, or that is 0."""
+        return self.median / self.median_beside if self.median_beside else None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether every bound holds; None for a row that has none and only informs."""
+        if not self.row.bounds:
+            return None
+        return all(bound.met(self.median, self.ratio) for bound in self.row.bounds)
 
 
 def measured(row: Row, rounds: int) -> Result:
     """By turns, so that what slows the machine down slows both."""
     ours, beside = [], []
-    for _ in range(rounds):
+    for _ in range(min(rounds, row.most_rounds)):
         ours.append(row.ours())
         if row.beside is not None:
             beside.append(row.beside.figure())
