@@ -58,7 +58,9 @@ class Wanted:
 
 def main() -> int:
     """1 where something broke; a bound that is not met is a result like any other."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures what docs/performance.md shows.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measures what docs/performance.md shows."
+    )
     parser.add_argument("--only", default="", help=f"areas ({', '.join(AREAS)}), or parts of rows' names; by commas")
     parser.add_argument("--rounds", type=int, default=3, help="how often ours and what stands beside it take turns")
     parser.add_argument("--scale", type=float, default=1.0, help="0.05: a twentieth of everything, to see it work")

@@ -71,7 +71,7 @@ def figure(value: float | None) -> str:
 
 
 def spread(ends: Sequence[float] | None) -> str:
-    return f"{figure(ends[0])}–{figure(ends[1])}" if ends else NOTHING  # noqa: RUF001  # a range
+    return f"{figure(ends[0])}–{figure(ends[1])}" if ends else NOTHING  # a range
 
 
 def verdict(met: bool | None) -> str:

@@ -5,6 +5,7 @@
 #   deploy/bootstrap.sh tools    the virtual environment only
 #   deploy/bootstrap.sh demo     and a MariaDB server, unless RESHELVE_MYSQL_URL names one
 #   deploy/bootstrap.sh test     and a MariaDB server, a Redis with TLS, strace, Prometheus: the tests need the programs themselves
+#   deploy/bootstrap.sh bench    and a MariaDB server, redis-benchmark, rsync, rclone, mkfs.ext4, and the rivals' environments
 set -eu
 cd "$(dirname "$0")/.."
 purpose=${1:-tools}
@@ -36,7 +37,7 @@ has_mysql_server() {
 needs_mysql_server() {
     case $purpose in
         demo) [ -z "${RESHELVE_MYSQL_URL:-}${RESHELVE_MYSQL_URL_FILE:-}" ] && ! has_mysql_server ;;
-        test) ! has_mysql_server ;;
+        test | bench) ! has_mysql_server ;;
         *) return 1 ;;
     esac
 }
@@ -98,28 +99,62 @@ if [ "$purpose" = test ] && ! command -v strace >/dev/null; then set -- "$@" str
 if [ "$purpose" = test ] && ! command -v redis-server >/dev/null && ! command -v redis-check-rdb >/dev/null; then
     set -- "$@" redis-tools
 fi
+if [ "$purpose" = bench ]; then
+    command -v redis-benchmark >/dev/null || set -- "$@" redis-tools
+    command -v rsync >/dev/null || set -- "$@" rsync
+    command -v rclone >/dev/null || set -- "$@" rclone
+    PATH=$PATH:/usr/sbin command -v mkfs.ext4 >/dev/null || set -- "$@" e2fsprogs
+    command -v mount >/dev/null || set -- "$@" mount
+fi
 if [ $# -gt 0 ]; then apt_install "$@"; fi
 # Its promtool runs the alerts' tests, and a real one the dashboards' queries.
 if [ "$purpose" = test ] && ! has_prometheus; then unpack_prometheus; fi
 
-# What the environment was made from, and where: it holds absolute paths.
-wanted="$(cat requirements-dev.lock pyproject.toml deploy/bootstrap.sh | sha256sum) $(pwd -P) $(python3 -V)"
-if [ -x .venv/bin/python ] && [ "$(cat .venv/bootstrapped 2>/dev/null)" = "$wanted" ]; then exit 0; fi
+export UV_PYTHON_DOWNLOADS=never
 
-if ! uv=$(find_uv); then
+have_uv() {
+    if uv=$(find_uv); then return; fi
     say "installing uv into .uv"
     rm -rf .uv
     python3 -m venv .uv
     .uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.8'
     uv=.uv/bin/uv
-fi
-export UV_PYTHON_DOWNLOADS=never
-.venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
-    rm -rf .venv
-    "$uv" venv --quiet --python "$(command -v python3)" .venv
 }
-say "installing the locked packages into .venv"
-rm -f .venv/bootstrapped
-"$uv" pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes requirements-dev.lock
-"$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
-printf '%s\n' "$wanted" >.venv/bootstrapped
+
+# make_environment DIRECTORY LOCK: the locked packages alone.
+make_environment() {
+    "$1/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
+        rm -rf "$1"
+        "$uv" venv --quiet --python "$(command -v python3)" "$1"
+    }
+    say "installing the locked packages into $1"
+    rm -f "$1/bootstrapped"
+    "$uv" pip sync --quiet --compile-bytecode --python "$1/bin/python" --require-hashes "$2"
+}
+
+# What an environment was made from, and where: it holds absolute paths.
+made_from() {
+    printf '%s %s %s\n' "$(cat "$@" deploy/bootstrap.sh | sha256sum)" "$(pwd -P)" "$(python3 -V)"
+}
+
+is_made() {
+    [ -x "$1/bin/python" ] && [ "$(cat "$1/bootstrapped" 2>/dev/null)" = "$2" ]
+}
+
+wanted=$(made_from requirements-dev.lock pyproject.toml)
+if ! is_made .venv "$wanted"; then
+    have_uv
+    make_environment .venv requirements-dev.lock
+    "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+    printf '%s\n' "$wanted" >.venv/bootstrapped
+fi
+
+[ "$purpose" = bench ] || exit 0
+for name in rivals rivals-arq; do
+    lock=benchmarks/requirements${name#rivals}.lock
+    wanted=$(made_from "$lock")
+    is_made ".$name" "$wanted" && continue
+    have_uv
+    make_environment ".$name" "$lock"
+    printf '%s\n' "$wanted" >".$name/bootstrapped"
+done

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import report
+from benchmarks.measure import Beside, Bound, Row, measured
+
+
+def _row(figures: list[float], beside: list[float] | None, *bounds: Bound) -> Row:
+    ours = iter(figures)
+    theirs = iter(beside or [])
+    return Row(
+        "tally", "views/s", lambda: next(ours), Beside("HINCRBY", lambda: next(theirs)) if beside else None, bounds
+    )
+
+
+def test_ratio_is_that_of_the_medians():
+    result = measured(_row([10, 30, 20], [5, 100, 10], Bound("ratio", ">=", 2)), 3)
+    assert (result.median, result.median_beside, result.ratio, result.met) == (20, 10, 2, True)
+
+
+def test_ours_and_beside_take_turns():
+    order: list[str] = []
+    row = Row("a", "s", lambda: order.append("ours") or 1, Beside("b", lambda: order.append("beside") or 1), ())
+    measured(row, 2)
+    assert order == ["ours", "beside", "ours", "beside"]
+
+
+def test_a_single_bound_that_fails_is_not_met():
+    row = _row([10], [10], Bound("ratio", ">=", 0.5), Bound("ours", ">=", 11))
+    assert measured(row, 1).met is False
+
+
+def test_a_row_without_bounds_only_informs():
+    assert measured(_row([1], None), 1).met is None
+
+
+def test_a_row_bounds_its_rounds():
+    row = Row("slow", "s", lambda: 1.0, None, (), most_rounds=1)
+    assert len(measured(row, 5).ours) == 1
+
+
+def test_a_missing_ratio_meets_nothing():
+    assert measured(_row([1], None, Bound("ratio", ">=", 0)), 1).met is False
+
+
+def test_json_comes_back_as_it_was():
+    line = report.line("Planner", measured(_row([1, 2], [2, 4], Bound("ours", "<=", 3)), 2), 0.5)
+    assert report.to_json(report.from_json(report.to_json([line]))) == report.to_json([line])
+
+
+def test_a_new_figure_replaces_the_row_of_its_name_alone():
+    old = [report.line("A", measured(_row([1], None), 1), 1.0)]
+    new = [report.line("A", measured(_row([2], None), 1), 1.0)]
+    assert [each.ours for each in report.merged(old, new, ["A"])] == [2]
+
+
+def test_prose_around_the_markers_stays():
+    page = "before\n<!-- tables: written by make bench -->\nold\n<!-- end of tables -->\nafter\n"
+    written = report.between(page, "tables", "new")
+    assert written.startswith("before\n")
+    assert written.endswith("\nafter\n")
+    assert "new" in written
+    assert "old" not in written
+
+
+def test_a_page_without_markers_is_refused():
+    with pytest.raises(ValueError, match="tables"):
+        report.between("page", "tables", "new")
