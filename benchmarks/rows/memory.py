@@ -47,7 +47,7 @@ def rows(work: Path, scale: float) -> Iterator[Row]:
         yield most("planner with a backlog", _SERVICE_MB, lambda: _planner(servers, sized(_CONTENTS), sized(_ENTRIES)))
         yield most("recorder with a backlog", _SERVICE_MB, lambda: _recorder(servers, sized(_PLACED)))
         yield most("mover with a backlog", _SERVICE_MB, lambda: _mover(servers, sized(_FILES)))
-        yield most("ingest under overload", _INGEST_MB, lambda: _ingest(servers, max(1.0, _OVERLOAD_S * scale)))
+        yield most("ingest under overload", _INGEST_MB, lambda: _ingest(servers, max(4.0, _OVERLOAD_S * scale)))
 
 
 async def _redis_bytes(servers: Servers, contents: int) -> float:
@@ -98,7 +98,7 @@ async def _mover(servers: Servers, files: int) -> float:
 
 
 async def _ingest(servers: Servers, seconds: float) -> float:
-    settings = {"RESHELVE_BACKLOG_LIMIT": "200"}
+    settings = {"RESHELVE_BACKLOG_LIMIT": "20"}
     async with System.fresh(servers, no_files(servers), settings=settings) as system:
         (ingest,) = await system.start("ingest")
         port = urlsplit(system.http).port or 0

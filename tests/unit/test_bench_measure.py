@@ -14,48 +14,48 @@ def _row(figures: list[float], beside: list[float] | None, *bounds: Bound) -> Ro
     )
 
 
-def test_ratio_is_that_of_the_medians():
+def test_ratio_is_that_of_the_medians() -> None:
     result = measured(_row([10, 30, 20], [5, 100, 10], Bound("ratio", ">=", 2)), 3)
     assert (result.median, result.median_beside, result.ratio, result.met) == (20, 10, 2, True)
 
 
-def test_ours_and_beside_take_turns():
+def test_ours_and_beside_take_turns() -> None:
     order: list[str] = []
     row = Row("a", "s", lambda: order.append("ours") or 1, Beside("b", lambda: order.append("beside") or 1), ())
     measured(row, 2)
     assert order == ["ours", "beside", "ours", "beside"]
 
 
-def test_a_single_bound_that_fails_is_not_met():
+def test_a_single_bound_that_fails_is_not_met() -> None:
     row = _row([10], [10], Bound("ratio", ">=", 0.5), Bound("ours", ">=", 11))
     assert measured(row, 1).met is False
 
 
-def test_a_row_without_bounds_only_informs():
+def test_a_row_without_bounds_only_informs() -> None:
     assert measured(_row([1], None), 1).met is None
 
 
-def test_a_row_bounds_its_rounds():
+def test_a_row_bounds_its_rounds() -> None:
     row = Row("slow", "s", lambda: 1.0, None, (), most_rounds=1)
     assert len(measured(row, 5).ours) == 1
 
 
-def test_a_missing_ratio_meets_nothing():
+def test_a_missing_ratio_meets_nothing() -> None:
     assert measured(_row([1], None, Bound("ratio", ">=", 0)), 1).met is False
 
 
-def test_json_comes_back_as_it_was():
+def test_json_comes_back_as_it_was() -> None:
     line = report.line("Planner", measured(_row([1, 2], [2, 4], Bound("ours", "<=", 3)), 2), 0.5)
     assert report.to_json(report.from_json(report.to_json([line]))) == report.to_json([line])
 
 
-def test_a_new_figure_replaces_the_row_of_its_name_alone():
+def test_a_new_figure_replaces_the_row_of_its_name_alone() -> None:
     old = [report.line("A", measured(_row([1], None), 1), 1.0)]
     new = [report.line("A", measured(_row([2], None), 1), 1.0)]
     assert [each.ours for each in report.merged(old, new, ["A"])] == [2]
 
 
-def test_prose_around_the_markers_stays():
+def test_prose_around_the_markers_stays() -> None:
     page = "before\n<!-- tables: written by make bench -->\nold\n<!-- end of tables -->\nafter\n"
     written = report.between(page, "tables", "new")
     assert written.startswith("before\n")
@@ -64,6 +64,6 @@ def test_prose_around_the_markers_stays():
     assert "old" not in written
 
 
-def test_a_page_without_markers_is_refused():
+def test_a_page_without_markers_is_refused() -> None:
     with pytest.raises(ValueError, match="tables"):
         report.between("page", "tables", "new")
