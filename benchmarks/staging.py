@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -50,7 +52,7 @@ def make_files(directory: Path, names: Sequence[str], size: int) -> None:
 def sync_filesystem(directory: Path) -> None:
     """What was made beforehand is not to be written during the run."""
     # Python has os.sync alone, which waits for everybody's disks.
-    os.spawnlp(os.P_WAIT, "sync", "sync", "-f", str(directory))
+    subprocess.run(["sync", "-f", str(directory)], check=True)
 
 
 def touch_memory(size: int) -> None:
@@ -83,12 +85,12 @@ async def track_idle(system: System, names: Sequence[str]) -> None:
     """Contents at rest on bronze: a row, and the hash that their review left."""
     await register(system, names)
     lowest = next(iter(system.levels))
-    state = {"level": lowest.content_level, "count": 7, "status": "idle", "version": 1, "at": now_ms()}
-    band = {"lo": lowest.min_counts, "hi": lowest.max_counts + 1, "why": "count 7 belongs on bronze (0-999)"}
+    state: dict[Any, Any] = {"level": lowest.content_level, "count": 7, "status": "idle", "version": 1, "at": now_ms()}
+    state |= {"lo": lowest.min_counts, "hi": lowest.max_counts + 1, "why": "count 7 belongs on bronze (0-999)"}
     for start in range(0, len(names), _ROWS):
         async with system.scripts.redis.pipeline(transaction=False) as pipe:
             for name in names[start : start + _ROWS]:
-                pipe.hset(system.scripts.of(name).content(name), mapping={**state, **band, "filename": name})
+                pipe.hset(system.scripts.of(name).content(name), mapping={**state, "filename": name})
             await pipe.execute()
 
 

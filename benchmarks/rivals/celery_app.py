@@ -1,4 +1,4 @@
-"""Celery on Redis: `celery -A benchmarks.rivals.celery_app worker`. No results, no rate limits, many jobs prefetched."""
+"""Celery on Redis: `celery -A benchmarks.rivals.celery_app worker`. No results, no rate limits, long prefetch."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +47,10 @@ RIVALS = (
         "taskiq",
         "taskiq_app",
         [
-            ["taskiq", "worker", _APP + "taskiq_app:broker", "--workers", "2", "--max-async-tasks", "16", "--no-parse"]
-            + ["--log-level", "WARNING"]
+            [
+                *("taskiq", "worker", _APP + "taskiq_app:broker", "--workers", "2"),
+                *("--max-async-tasks", "16", "--no-parse", "--log-level", "WARNING"),
+            ]
         ],
         "RedisStreamBroker, 2 workers × 16 tasks, uvloop, asyncmy",
     ),
@@ -69,8 +71,10 @@ RIVALS = (
         "Celery",
         "celery_app",
         [
-            ["celery", "-A", _APP + "celery_app", "worker", "--concurrency", "2", "--loglevel", "WARNING"]
-            + ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+            [
+                *("celery", "-A", _APP + "celery_app", "worker", "--concurrency", "2", "--loglevel", "WARNING"),
+                *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+            ]
         ],
         "Redis, prefork of 2, prefetch 128, pymysql",
         share=0.35,
@@ -152,13 +156,9 @@ def _running(rival: Rival, binaries: Path, environment: dict[str, str], log: Pat
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(10)
-    except subprocess.TimeoutExpired:
-        pass
-    try:
+    with suppress(ProcessLookupError):
         # Whatever of its group is left: some leave their children behind.
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()

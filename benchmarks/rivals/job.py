@@ -1,4 +1,4 @@
-"""The job that every rival does: rename a file, and one committed UPDATE. Neither fsync nor history nor a second look."""
+"""The job that every rival does: rename a file, and one committed UPDATE. No fsync, no history, no second look."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""taskiq on Redis streams: `taskiq worker benchmarks.rivals.taskiq_app:broker`. uvloop is used where it is installed."""
+"""taskiq on Redis streams: `taskiq worker benchmarks.rivals.taskiq_app:broker`. It takes uvloop where it is there."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ _STEADY_S = 6.0
 
 
 def rows(work: Path, scale: float) -> Iterator[Row]:
-    """Each content is one view short of its next level, and at rest. One POST with that view; until another connection
-    to MySQL, which looks every millisecond, sees the new level.
+    """From the POST until another connection to MySQL, which looks every millisecond, sees the new level.
 
+    Each content is at rest, one view short of its next level.
     All four services run (two movers), files are linked on one filesystem. `idle`: one view at a time, with a pause of
     20 to 120 ms after everything is at rest. `half load`: first a burst finds the most relocations a second, then a new
     system gets half of that, steadily.

@@ -21,10 +21,10 @@ def rows(work: Path, scale: float) -> Iterator[Row]:
     """Moves are in, opened by the planner's script; two movers and a recorder place, commit and retire.
 
     Ours includes the hard link, the fsyncs of both directories, the catalog's transaction with its history, the removal
-    of the source, and every state in between; counted from the moment at which the movers may begin to the last settled
-    content. A rival's job is a rename and one UPDATE of a bare table, neither fsynced nor fenced; counted from its first
-    UPDATE to its last. Both on the same two cores, with the same servers, which fsync every write. Not included: the
-    views and reviews before. All files lie in one directory.
+    of the source, and every state in between; counted from the moment at which the movers, which are ready, may begin
+    to the last settled content. A rival's job is a rename and one UPDATE of a bare table, neither fsynced nor fenced;
+    counted from the first UPDATE to the last. Both on the same two cores, with the same servers, which fsync every
+    write. Not included: the views and reviews before. All files lie in one directory.
     """
     files = max(100, round(_FILES * scale))
     with two_cores(), Servers.started(work) as servers:
