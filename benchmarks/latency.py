@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import statistics
 import tempfile
@@ -191,9 +192,8 @@ class Latency:
 
 
 def percentile(figures: Sequence[float], percent: float) -> float:
-    """The least figure that so many percent do not exceed."""
-    ordered = sorted(figures)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+    """The least of the figures that so many percent of them do not exceed."""
+    return sorted(figures)[math.ceil(len(figures) * percent / 100) - 1]
 
 
 def stage_figures(seen: Sequence[Seen]) -> dict[str, float]:
