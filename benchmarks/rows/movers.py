@@ -70,7 +70,7 @@ def rows(work: Path, scale: float) -> Iterator[Row]:
     questions to Redis and MySQL before a source goes, its removal. The recorder's time between is not included. As many
     movers as cores, since a command's processes use both, too; where one mover is meant, the row says so.
     """
-    small = Load(work, max(50, round(4000 * scale)), 4 * _KIB)
+    small = Load(work, max(50, round(3000 * scale)), 4 * _KIB)
     middle = Load(work, max(8, round(400 * scale)), _MIB)
     large = Load(work, 1, max(_MIB, round(1024 * _MIB * scale)))
     with two_cores(), Servers.started(work) as servers:
