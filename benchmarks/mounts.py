@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 _MIB = 1024 * 1024
 _LEAST_BYTES = 192 * _MIB
 _BYTES_PER_INODE = 4096
+_TRIES = 30
 _SHM = Path("/dev/shm")  # noqa: S108  # the one directory that is a tmpfs without our doing
 
 
@@ -80,9 +82,12 @@ def _tmpfs(directory: Path, size: int) -> Iterator[Path]:
 
 
 def _unmount(directory: Path) -> None:
-    # Lazily, should somebody look into it just now.
-    if subprocess.run(["umount", str(directory)], check=False, capture_output=True).returncode:
-        _run("umount", "-l", str(directory))
+    # A command that was told to end may be at work in it for a moment more.
+    for _ in range(_TRIES):
+        if not subprocess.run(["umount", str(directory)], check=False, capture_output=True).returncode:
+            return
+        time.sleep(0.1)
+    _run("umount", "-l", str(directory))
 
 
 def _run(*command: str) -> None:
