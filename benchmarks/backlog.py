@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 from benchmarks.staging import now_ms, open_moves, register
 from benchmarks.system import System
@@ -89,7 +90,7 @@ async def place_all(system: System, names: Sequence[str]) -> None:
     for keys in system.scripts.partitions:
         stream = keys.stream("moves")
         while True:
-            rows = await system.scripts.redis.xreadgroup(GROUPS["moves"], _CONSUMER, {stream: ">"}, count=250)
+            rows: Any = await system.scripts.redis.xreadgroup(GROUPS["moves"], _CONSUMER, {stream: ">"}, count=250)
             if not rows:
                 break
             (_, entries), *_ = rows.items() if isinstance(rows, dict) else rows

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.backlog import copy_state, place_all, publish, zipf_tallies
@@ -57,7 +58,7 @@ async def _redis_bytes(servers: Servers, contents: int) -> float:
         await publish(system, iter([Tally({"7": 7}, {})]))
         redis, key = system.scripts.redis, system.scripts.of("7").content("7")
         for _ in range(500):
-            state = await redis.hgetall(key)
+            state: Any = await redis.hgetall(key)
             if state.get(b"status") == b"idle":
                 break
             await asyncio.sleep(0.02)

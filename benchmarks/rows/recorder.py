@@ -18,11 +18,11 @@ _COMMITS = 30_000
 
 
 def rows(work: Path, scale: float) -> Iterator[Row]:
-    """One recorder process; placed copies lie on their streams. Until all are committed and their retires ordered.
+    """One recorder process; placed copies are on their streams. Until all are committed.
 
     Ours reads the entries, locks and judges the rows, changes them (the trigger writes the history), records the
-    relocations, and moves the entries on in Redis. By hand: an UPDATE joined with 500 rows of JSON, committed, one after
-    the other; the trigger and its history are the same, but it records no relocation and knows no Redis.
+    relocations, and moves the entries on in Redis. By hand: an UPDATE joined with 500 rows of JSON, committed, one
+    after the other; the trigger and its history are the same, but it records no relocation and knows no Redis.
     """
     number = max(1000, round(_COMMITS * scale))
     with two_cores(), Servers.started(work) as servers:

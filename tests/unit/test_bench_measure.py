@@ -21,8 +21,12 @@ def test_ratio_is_that_of_the_medians() -> None:
 
 def test_ours_and_beside_take_turns() -> None:
     order: list[str] = []
-    row = Row("a", "s", lambda: order.append("ours") or 1, Beside("b", lambda: order.append("beside") or 1), ())
-    measured(row, 2)
+
+    def figure(side: str) -> float:
+        order.append(side)
+        return 1
+
+    measured(Row("a", "s", lambda: figure("ours"), Beside("b", lambda: figure("beside")), ()), 2)
     assert order == ["ours", "beside", "ours", "beside"]
 
 
