@@ -28,7 +28,10 @@ Work = tuple[RawEntry, Placed]
 
 
 class Recording:
-    """Safe to repeat at every step: MySQL knows the moves it has committed, the script the entries it has handled."""
+    """Safe to repeat at every step: MySQL knows the moves it has committed, the script the entries it has handled.
+
+    While Redis is told of one batch, the next one is committed in MySQL: each waits for a disk of its own.
+    """
 
     def __init__(
         self, consumer: Consumer, commitments: Commitments, commits: Commits, dead_letters: DeadLetters, log: Log
@@ -39,16 +42,30 @@ class Recording:
         self._commits = commits
         self._dead_letters = dead_letters
         self._log = log
+        self._following: asyncio.Task[None] | None = None
 
     async def run(self, limit: int, grace_ms: int, stop: asyncio.Event) -> None:
-        """Until stopped; a batch in hand is finished first, unless a server is away."""
-        while not stop.is_set():
-            entries = await self._consumer.take(limit)
-            batch = await patiently(lambda entries=entries: self._decode(entries), stop, self._log, "decode")  # type: ignore[misc]
-            while batch:
-                part, batch = _one_per_content(batch)
-                await self._record(part, grace_ms, stop)
-            metrics.LAST_SUCCESS.labels("record").set_to_current_time()
+        """Until stopped; what is in hand is finished first, unless a server is away."""
+        try:
+            while not stop.is_set():
+                entries = await self._consumer.take(limit, wait=self._following is None)
+                if not entries:
+                    await self._followed()
+                batch = await patiently(lambda entries=entries: self._decode(entries), stop, self._log, "decode")  # type: ignore[misc]
+                while batch:
+                    part, batch = _one_per_content(batch)
+                    await self._record(part, grace_ms, stop)
+                metrics.LAST_SUCCESS.labels("record").set_to_current_time()
+            await self._followed()
+        finally:
+            if self._following is not None:
+                self._following.cancel()
+
+    async def _followed(self) -> None:
+        """Returns when Redis knows of all that is committed. Raises what kept it from that."""
+        following, self._following = self._following, None
+        if following is not None:
+            await following
 
     async def _decode(self, entries: Sequence[RawEntry]) -> list[Work]:
         batch = []
@@ -77,7 +94,11 @@ class Recording:
                     await self._record([work], grace_ms, stop)
                 return
             verdicts = [f"{REFUSED}: {error}"]
-        await patiently(lambda: self._follow(batch, verdicts, grace_ms), stop, self._log, "follow the commit")
+        # One ahead and no more: a batch is in hand until it is followed, and its contents' order is kept.
+        await self._followed()
+        self._following = asyncio.create_task(
+            patiently(lambda: self._follow(batch, verdicts, grace_ms), stop, self._log, "follow the commit")
+        )
 
     async def _commit(self, batch: Sequence[Work]) -> list[Verdict]:
         began = time.perf_counter()
