@@ -41,14 +41,14 @@ def _pair(each: Line, top: int) -> list[str]:
         ends += [each.beside, *(each.beside_spread or ())]
     most = max(ends) or 1
     parts = [_text(8, top + 16, each.name)]
-    parts += _bar("ours", top + 4, each.ours, each.ours_spread, most, f"{figure(each.ours)} {each.unit}")
+    parts += _bar("ours", top + 4, each.ours, each.ours_spread, most, text=f"{figure(each.ours)} {each.unit}")
     if each.beside is not None:
         parts.append(_text(8, top + 33, f"beside it: {each.beside_name}", "small"))
-        parts += _bar("beside", top + 22, each.beside, each.beside_spread or (), most, figure(each.beside))
+        parts += _bar("beside", top + 22, each.beside, each.beside_spread or (), most, text=figure(each.beside))
     return parts
 
 
-def _bar(kind: str, top: int, value: float, spread: Sequence[float], most: float, text: str) -> list[str]:
+def _bar(kind: str, top: int, value: float, spread: Sequence[float], most: float, *, text: str) -> list[str]:
     room = _WIDTH - _LABELS - _FIGURES
     parts = [f'<rect class="{kind}" x="{_LABELS}" y="{top}" width="{room * value / most:.1f}" height="{_BAR}" rx="2"/>']
     if spread and spread[0] != spread[1]:

@@ -128,7 +128,7 @@ def facts_table(facts: Mapping[str, str]) -> str:
 
 
 def between(text: str, name: str, content: str) -> str:
-    """`text` with what stands between the markers of `name` replaced. Raises ValueError where it has no such markers."""
+    """`text` with what stands between the markers of `name` replaced. Raises ValueError where there are none."""
     start, end = f"<!-- {name}: written by make bench -->", f"<!-- end of {name} -->"
     if text.count(start) != 1 or text.count(end) != 1:
         raise ValueError(f"the page needs one line {start!r} and below it one {end!r}")
