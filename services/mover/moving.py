@@ -106,7 +106,9 @@ class Moving:
             else:
                 done.append((work, self._word(work.held, placement, seconds), placement))
         await self._finish_together(done, seconds)
-        return left
+        lost = [(works[number], error) for number, error in batch.unsynced.items()]
+        await asyncio.gather(*(self.settle_error(work.entry, work.held, error) for work, error in lost))
+        return [work for work in left if all(work is not unsynced for unsynced, _ in lost)]
 
     def _refuse_stale(self, held: Held) -> None:
         assert isinstance(held.message, Move)

@@ -1,7 +1,8 @@
 """Place many small files between two levels together: the steps of `place`, each done for all before the next.
 
 This knows only the straight way. Whatever is not straight (a large file, a name that is taken, a source that is
-missing, any error at all) is undone and left to `place`, which finds out what is the matter and says so.
+missing, any error of one file) is undone and left to `place`, which finds out what is the matter and says so. A sync
+that failed is the exception: it was everybody's, and would pass for a success the next time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Self
 from blake3 import blake3
 
 from services.mover.beneath import Reason, open_regular
+from services.mover.blame import blaming
 from services.mover.copying import Copied, ShouldStop, drop_cache, keep_metadata
 from services.mover.directories import Directories
 from services.mover.identity import Entry, OpenFile, discard, is_move_id, part_name, same_inode
@@ -60,6 +62,8 @@ class Placing:
         self._directories = Directories(marked)
         self._should_stop = should_stop
         self._ready: dict[int, _Ready] = {}
+        self.unsynced: dict[int, RetryError] = {}
+        """Of which moves, by their place in `prepare`, a sync failed: neither to be trusted nor left to `place`."""
         self._links_refused = False
         self._buffer = memoryview(bytearray(0))
         self._in_use = threading.Lock()
@@ -190,9 +194,7 @@ class Placing:
     def _make_durable(self) -> None:
         """Sync and read back what was copied. Where a sync failed, none of the parts is used: they are made anew."""
         copies = {number: ready for number, ready in self._ready.items() if ready.copied.digest}
-        try:
-            sync_files([ready.fd for ready in copies.values()])
-        except RetryError:
+        if not self._synced(copies, lambda: sync_files([ready.fd for ready in copies.values()])):
             for number in copies:
                 self._drop(number)
             return
@@ -204,6 +206,15 @@ class Placing:
         for number, ready in copies.items():
             self._try(number, lambda r=ready: self._verify(r))  # type: ignore[misc]
 
+    def _synced(self, numbers: Iterable[int], sync: Callable[[], None]) -> bool:
+        try:
+            with blaming("target"):
+                sync()
+        except RetryError as error:
+            self.unsynced.update(dict.fromkeys(numbers, error))
+            return False
+        return True
+
     def _verify(self, ready: _Ready) -> None:
         content = self._read(ready.fd, ready.source.stat.st_size)
         if blake3(content, max_threads=1).hexdigest() != ready.copied.digest:
@@ -211,9 +222,8 @@ class Placing:
 
     def _confirm(self) -> dict[int, Placement]:
         """Make the new names durable, and see that they mean what was placed."""
-        try:
-            sync_directories(list(dict.fromkeys(ready.target.directory for ready in self._ready.values())))
-        except RetryError:
+        directories = list(dict.fromkeys(ready.target.directory for ready in self._ready.values()))
+        if not self._synced(self._ready, lambda: sync_directories(directories)):
             return {}
         placements = {}
         for number, ready in self._ready.items():

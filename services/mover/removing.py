@@ -15,11 +15,12 @@ from types import TracebackType
 from typing import Self
 
 from services.mover.beneath import open_regular
+from services.mover.blame import blaming
 from services.mover.directories import Directories
 from services.mover.identity import Entry, OpenFile, file_id, is_move_id, same_inode
 from services.mover.retire import remove_emptied
 from services.mover.syncing import sync_directories
-from shared.errors import ReshelveError
+from shared.errors import ReshelveError, RetryError
 from shared.messages import Retire
 
 
@@ -40,6 +41,8 @@ class Removing:
         """`marked` as for `lock_source`."""
         self._directories = Directories(marked)
         self._locked: list[_Locked] = []
+        self.unsynced: RetryError | None = None
+        """The sync failed after which the removals were to be durable."""
         self._in_use = threading.Lock()
         self._closed = False
 
@@ -60,7 +63,7 @@ class Removing:
     def remove(self, approved: Sequence[bool]) -> list[bool]:
         """Unlink the sources that `lock` locked and that are `approved`, in their order.
 
-        True where that is done, durably. False for the others, and for what is left to `lock_source`.
+        True where that is done: durably, unless `unsynced`. False for the others, and what is left to `lock_source`.
         """
         with self._in_use:
             if self._closed:
@@ -70,9 +73,11 @@ class Removing:
             ]
             done = [locked for locked, is_removed in zip(self._locked, removed, strict=True) if is_removed]
             try:
-                sync_directories(list(dict.fromkeys(locked.source.entry.directory for locked in done)))
-            except ReshelveError:
-                removed = [False] * len(removed)
+                with blaming("source"):
+                    sync_directories(list(dict.fromkeys(locked.source.entry.directory for locked in done)))
+            except RetryError as error:
+                # Left to `lock_source`, it would pass for gone already, and nobody would hear of the device.
+                self.unsynced = error
             self._remove_emptied(done)
             self._close()
             return removed

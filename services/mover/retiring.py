@@ -110,12 +110,17 @@ class Retiring:
             answers = await self._confirm_all([work.held for work in locked]) if locked else []
             removed = await run(self._pool, batch.remove, [not answer for answer in answers])
         done: list[Work] = []
+        unsynced: list[Work] = []
         for work, answer, is_removed in zip(locked, answers, removed, strict=True):
             if answer == _STALE:
                 self._refused(work.held, f"attempt {work.held.attempt} is not the latest")
             else:
-                (done if is_removed else left).append(work)
+                removals = done if batch.unsynced is None else unsynced
+                (removals if is_removed else left).append(work)
         await self._settle_together(done)
+        if batch.unsynced is not None:
+            error = batch.unsynced
+            await asyncio.gather(*(self.settle_error(work.entry, work.held, error) for work in unsynced))
         return left
 
     async def _settle_together(self, done: Sequence[Work]) -> None:
