@@ -7,6 +7,8 @@ them (seen).
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import aiohttp
@@ -15,7 +17,6 @@ import pytest
 
 from tests.faults.clients import stream_views
 from tests.faults.house import House, until
-from tests.faults.proxy import Proxy, script
 
 Ranges = Mapping[str, tuple[int, int]]
 Change = Callable[..., Awaitable[None]]
@@ -144,28 +145,28 @@ async def test_moves_to_a_level_that_is_removed_meanwhile_are_planned_anew(libra
 
 @both_ways
 async def test_moves_to_a_level_that_was_put_elsewhere_meanwhile_go_there(library: House, change: Change) -> None:
-    """The mover has begun, and knows the level's old path. Seen to fail where it does not look again after a second:
-    the files are placed where no level is any more, and the recorder buries their moves."""
+    """The mover knows the level's old path. Seen to fail where it does not look again after a second: the files are
+    placed where no level is any more, and the recorder buries their moves."""
     before = await library.fingerprint()
     await change(library, WITH_PLATINUM)
     await library.taken_over(before)
     cids = await library.contents(6)
-    with Proxy.before(library.stack.redis_url_of("mover")) as proxy:
-        await library.restart("mover", settings={"RESHELVE_REDIS_URL": proxy.url, "RESHELVE_MOVER_CONCURRENCY": "16"})
-        for total, level in ((3500, "platinum"), (100, "bronze")):
-            assert await library.total(dict.fromkeys(cids, total)) == 202
-            world = await library.judge()
-            assert {world.rows[cid][0] for cid in cids} == {level}
-        trap = proxy.trap(script("start"), "after")
-        assert await library.total(dict.fromkeys(cids, 3500)) == 202
-        await trap.hit()
-        before = await library.fingerprint()
-        await change(library, WITH_PLATINUM, platinum="platinum again")
-        await library.taken_over(before)
-        await asyncio.sleep(1.1)  # within a second of the change the mover may still go by the old path
-        trap.release()
+    for total, level in ((3500, "platinum"), (100, "bronze")):
+        assert await library.total(dict.fromkeys(cids, total)) == 202
         world = await library.judge()
-        await library.restart("mover")
+        assert {world.rows[cid][0] for cid in cids} == {level}
+    movers = library.stack.named("mover")
+    for mover in movers:
+        os.kill(mover.process.pid, signal.SIGSTOP)
+    assert await library.total(dict.fromkeys(cids, 3500)) == 202
+    await until(lambda: library.waiting("moves", len(cids)), "moves wait for a mover")
+    before = await library.fingerprint()
+    await change(library, WITH_PLATINUM, platinum="platinum again")
+    await library.taken_over(before)
+    await asyncio.sleep(1.1)  # within a second of the change the mover may still go by the old path
+    for mover in movers:
+        os.kill(mover.process.pid, signal.SIGCONT)
+    world = await library.judge()
     assert {world.rows[cid][0] for cid in cids} == {"platinum"}
     assert {file.stem for file in (library.level_root / "platinum again").glob("*.mp4")} == set(cids)
     assert list((library.level_root / "platinum").glob("*.mp4")) == []
