@@ -17,7 +17,7 @@ from typing import Self
 from services.mover.beneath import open_regular
 from services.mover.blame import blaming
 from services.mover.directories import Directories
-from services.mover.identity import Entry, OpenFile, file_id, is_move_id, same_inode
+from services.mover.identity import Entry, OpenFile, file_id, is_move_id, probe_name, same_directory, same_inode
 from services.mover.retire import remove_emptied
 from services.mover.syncing import sync_directories
 from shared.errors import ReshelveError, RetryError
@@ -41,6 +41,7 @@ class Removing:
         """`marked` as for `lock_source`."""
         self._directories = Directories(marked)
         self._locked: list[_Locked] = []
+        self._apart: dict[tuple[int, int], bool] = {}
         self.unsynced: RetryError | None = None
         """The sync failed after which the removals were to be durable."""
         self._in_use = threading.Lock()
@@ -108,7 +109,16 @@ class Removing:
         if here.st_dev == there.st_dev:
             return here.st_ino != there.st_ino
         found = locked.target.stat()
-        return found is not None and here.st_ino != there.st_ino and found.st_ino != source.stat.st_ino
+        if found is None:
+            return False
+        if here.st_ino != there.st_ino and found.st_ino != source.stat.st_ino:
+            return True
+        # The roots of two fresh file systems have the same number, and may hold every file: one probe for all of them.
+        pair = source.entry.directory, locked.target.directory
+        if pair not in self._apart:
+            probe = probe_name(locked.order.move_id, locked.order.attempts)
+            self._apart[pair] = not same_directory(*pair, probe)
+        return self._apart[pair]
 
     def _remove_emptied(self, done: Sequence[_Locked]) -> None:
         emptied = {}
