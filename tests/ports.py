@@ -22,9 +22,12 @@ def free_port(rng: random.Random | None = None) -> int:
     last = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = rng.randrange(_FIRST, max(last, _FIRST + 1000))
-        if (claim := _claimed(port)) is not None and _is_free(port):
+        if (claim := _claimed(port)) is None:
+            continue
+        if _is_free(port):
             _keep(claim)
             return port
+        claim.close()
 
 
 def _claimed(port: int) -> socket.socket | None:
