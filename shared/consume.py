@@ -103,7 +103,7 @@ class Consumer:
                 entries = await self._read_own(limit)
                 self._reread = False
             if not entries:
-                entries = await self._read_new(limit, wait=wait)
+                entries = self._entries(await self._reading.take(limit, _BLOCK_MS if wait else None))
         except RedisError as error:
             await self._failed(error)
             return []
@@ -200,16 +200,6 @@ class Consumer:
             cursors = {stream: rows[-1][0] for stream, rows in found if rows}
             entries += [entry for entry in self._entries(found) if not self.holds(entry)]
         return entries
-
-    async def _read_new(self, limit: int, *, wait: bool) -> list[RawEntry]:
-        streams = len(self._slots)
-        if limit < streams:
-            entries = self._entries(await self._reading.in_turn(limit))
-            if entries or not wait:
-                return entries
-        # All were empty just now: that several fill at the same moment is rare, and one entry of each is bearable.
-        block_ms = _BLOCK_MS if wait else None
-        return self._entries(await self._reading.new(self._slots, max(1, limit // streams), block_ms))
 
     def _entries(self, found: list[Any]) -> list[RawEntry]:
         entries = []

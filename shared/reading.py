@@ -1,10 +1,14 @@
-"""Reading streams as one consumer of a group, in as few calls as the servers allow: one, or one per slot."""
+"""Reading streams as one consumer of a group, in as few calls as the servers allow: one, or one per slot.
+
+What is read together is handled together, at a call to Redis per partition: where there is a backlog, entries come
+from one stream at a time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -14,6 +18,9 @@ from shared.redis_client import together
 Cursors = Mapping[bytes, bytes]
 Rows = list[Any]
 """Per stream its name, and its entries as (id, fields)."""
+
+_OTHERS_S = 0.02
+"""So long at most a stream with few entries waits for those with many."""
 
 
 class Reading:
@@ -29,6 +36,8 @@ class Reading:
         self._call_of = {stream: number_of[partition] for stream, partition in partitions.items()}
         self._one_call = len(groups) == 1
         self._turns = deque(partitions)
+        self._full: deque[bytes] = deque()
+        self._others_read_at = 0.0
         self._waiting: dict[int, asyncio.Task[Rows]] = {}
 
     async def own(self, cursors: Cursors, count: int) -> Rows:
@@ -36,25 +45,60 @@ class Reading:
         await self.end()
         return await self._all(cursors, count, None)
 
-    async def new(self, streams: Iterable[bytes], count: int, block_ms: int | None = None) -> Rows:
-        """New entries, at most `count` a stream. With `block_ms` empty streams are waited on until an entry comes."""
+    async def take(self, limit: int, block_ms: int | None) -> Rows:
+        """New entries, at most `limit`; with `block_ms` empty streams are waited on until an entry comes.
+
+        A stream that gave as much as was asked for is full: the next entries are of that one alone. All full ones take
+        turns, and between them the others are looked at.
+        """
+        if limit <= 0:
+            return []
+        is_due = asyncio.get_running_loop().time() - self._others_read_at >= _OTHERS_S
+        if self._full and is_due and (found := await self._of_others(limit, None)):
+            return found
+        return await self._of_full(limit) or await self._of_others(limit, block_ms)
+
+    async def _of_full(self, limit: int) -> Rows:
+        while self._full:
+            stream = self._full.popleft()
+            found = await self._new([stream], limit, None)
+            if found:
+                return found
+        return []
+
+    async def _of_others(self, limit: int, block_ms: int | None) -> Rows:
+        others = [stream for stream in self._turns if stream not in self._full]
+        self._others_read_at = asyncio.get_running_loop().time()
+        if limit < len(others):
+            found = await self._in_turn(others, limit)
+            if found or block_ms is None:
+                return found
+        if not others:
+            return []
+        # All were empty just now: that several fill at the same moment is rare, and one entry of each is bearable.
+        return await self._new(others, max(1, limit // len(others)), block_ms)
+
+    async def _new(self, streams: Collection[bytes], count: int, block_ms: int | None) -> Rows:
+        """At most `count` entries of each."""
         cursors = dict.fromkeys(streams, b">")
         if block_ms is None or self._one_call:
-            return await self._all(cursors, count, block_ms)
-        return await self._all(cursors, count, None) or await self._first(cursors, count, block_ms)
+            found = await self._all(cursors, count, block_ms)
+        else:
+            found = await self._all(cursors, count, None) or await self._first(cursors, count, block_ms)
+        if count > 1:  # a single entry says nothing of more
+            self._full += [stream for stream, rows in found if len(rows) == count and stream not in self._full]
+        return found
 
-    async def in_turn(self, limit: int) -> Rows:
+    async def _in_turn(self, others: Sequence[bytes], limit: int) -> Rows:
         """Fewer entries than there are streams: ask some streams for one each, others first the next time."""
         found: Rows = []
-        unasked, entries = len(self._turns), 0
-        while unasked and entries < limit:
-            room = min(limit - entries, unasked)
-            asked = [self._turns[i] for i in range(room)]
-            self._turns.rotate(-room)
-            unasked -= room
-            rows = await self.new(asked, 1)
-            entries += sum(len(of_stream) for _, of_stream in rows)
-            found += rows
+        unasked = deque(others)
+        while unasked and len(found) < limit:
+            asked = [unasked.popleft() for _ in range(min(limit - len(found), len(unasked)))]
+            for stream in asked:
+                self._turns.remove(stream)
+                self._turns.append(stream)
+            found += await self._new(asked, 1, None)
         return found
 
     def arrived(self) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +29,7 @@ from shared.state.scripts import Scripts
 from shared.stopping import StopSignals
 
 _WATCH_S = 2.0
+_COLLECT_AFTER = 10_000
 _PROVEN_S = 1.0
 _CLEANUP_S = 1.0
 _MISCONFIGURED = 2
@@ -114,8 +116,16 @@ def run(name: str, kind: type[S], work: Work[S], streams: Sequence[StreamName] =
         signals.end()
 
 
+def _spare_the_collector() -> None:
+    """Nearly nothing here has cycles: looking for them every 700 objects took a twentieth of a loaded service's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 100)
+
+
 async def _serve(name: str, settings: S, work: Work[S], streams: Sequence[StreamName], signals: StopSignals) -> None:
     log = configure(settings.log_format, settings.log_level, name)
+    _spare_the_collector()
     redis = connect(settings.redis_url.get_secret_value())
     runtime = Runtime(
         name=name,
