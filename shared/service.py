@@ -117,7 +117,7 @@ def run(name: str, kind: type[S], work: Work[S], streams: Sequence[StreamName] =
 
 
 def _spare_the_collector() -> None:
-    """Nearly nothing here has cycles: looking for them every 700 objects took a twentieth of a loaded service's time."""
+    """Little here has cycles: to look for them every 700 objects took a twentieth of a loaded service's time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 20, 100)

@@ -13,6 +13,7 @@ from shared.keys import GROUPS, WORK_STREAMS, PartitionKeys, StreamName
 from shared.messages import Move, Placed, Retire, Tally
 from shared.redis_client import connect
 from shared.state.contents import Contents
+from shared.state.dead_letters import spread
 from shared.state.moves import Held, RawEntry
 from shared.state.scripts import Scripts
 from tests.samples import cids_of
@@ -107,6 +108,10 @@ class Streams:
 
     async def entries(self, stream: StreamName, partition: int = P) -> list[dict[str, str]]:
         return await self._range(self.keys(partition).stream(stream))
+
+    async def said(self, stream: StreamName, partition: int = P) -> list[dict[str, str]]:
+        """What the entries say, whether in fields of their own or in their body."""
+        return [spread(fields) for _, fields in await self.redis.xrange(self.keys(partition).stream(stream))]
 
     async def dead(self, partition: int = P) -> list[dict[str, str]]:
         return await self._range(self.keys(partition).dead)

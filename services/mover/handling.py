@@ -7,7 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from redis.exceptions import RedisError
@@ -170,7 +170,7 @@ class Handling:
         if attempt in {OBSOLETE, NOT_MINE}:
             self.log.info("not started", stream=held.stream, cid=held.message.cid, obsolete=attempt == OBSOLETE)
             return None
-        held = replace(held, attempt=attempt)
+        held = held.begun(attempt)
         if held.tries > self.max_attempts:
             await self.bury(
                 held, DeadLetterError(ATTEMPTS_USED_UP, f"{self.max_attempts} attempts ended without a word")

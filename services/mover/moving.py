@@ -38,7 +38,10 @@ class Moving:
         )
         self._finish = handling.by_partition(moves.finish, lambda item: item[0].partition, gone=False, doing="finish")
         self._finishing = Batcher(self._finish, BATCH)
-        self._confirming: Batcher[Held, bool] = Batcher(self._current, BATCH)
+        self._ask_current = handling.by_partition(
+            moves.current, lambda held: held.partition, gone=False, doing="ask which attempts are current"
+        )
+        self._confirming: Batcher[Held, bool] = Batcher(self._ask_current, BATCH)
 
     async def begin(self, entries: Sequence[RawEntry]) -> list[Work]:
         """Start the attempts."""
@@ -94,7 +97,7 @@ class Moving:
             is_ready = await run(self._pool, batch.prepare, jobs)
             ready = [work for work, is_it in zip(works, is_ready, strict=True) if is_it]
             left = [work for work, is_it in zip(works, is_ready, strict=True) if not is_it]
-            current = await self._current([work.held for work in ready])
+            current = await self._ask_current([work.held for work in ready])
             placements = await run(self._pool, batch.publish, current)
         seconds = time.perf_counter() - began
         done = []
@@ -164,12 +167,6 @@ class Moving:
     def _run(self, held: Held, move: Move, marked: frozenset[str], is_current: IsCurrent) -> Placement:
         stop = self._handling.stop
         return place(move, held.attempt, should_stop=stop.is_set, is_current=is_current, marked=marked)
-
-    async def _current(self, held: Sequence[Held]) -> list[bool]:
-        if not held:
-            return []
-        handling = self._handling
-        return await handling.patiently(lambda: handling.moves.current(held), "ask which attempts are current")
 
     def _refused(self, held: Held, move: Move, method: str, why: str) -> None:
         self._handling.log.info("refused", cid=move.cid, move_id=move.move_id, attempt=held.attempt, why=why)

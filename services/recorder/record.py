@@ -14,7 +14,7 @@ from shared.catalog import CatalogRefusedError, Commitments, Verdict
 from shared.consume import Consumer
 from shared.errors import DeadLetterError, InvalidError
 from shared.log import Log
-from shared.messages import Placed, Retire
+from shared.messages import Placed
 from shared.patience import is_outage, patiently
 from shared.redis_client import is_missing_group
 from shared.state.moves import Commitment, Commits, DeadLetters, Held, RawEntry
@@ -120,7 +120,7 @@ class Recording:
     async def _order_retires(self, partition: int, works: Sequence[Work], grace_ms: int) -> None:
         now_ms = _now_ms()
         not_before = now_ms + grace_ms if grace_ms else 0
-        commitments = [Commitment(entry.entry_id, Retire.after(placed, not_before)) for entry, placed in works]
+        commitments = [Commitment(entry.entry_id, placed, not_before) for entry, placed in works]
         try:
             replies = await self._commits.commit(partition, commitments)
         except RedisError as error:

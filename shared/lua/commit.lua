@@ -7,13 +7,13 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local group, size = ARGV[1], tonumber(ARGV[2])
-local reply, at = {}, 2
+local reply, handled, at = {}, {}, 2
 for i = 5, #KEYS do
   local id, cid, move_id, level, start = unpack(ARGV, at + 1, at + 5)
   if redis.call('XACK', KEYS[1], group, id) == 0 then
     reply[#reply + 1] = 0
   else
-    redis.call('XDEL', KEYS[1], id)
+    handled[#handled + 1] = id
     local state = redis.call('HMGET', KEYS[i], 'move_id', 'version')
     if state[1] == move_id then
       redis.call('HSET', KEYS[i], 'level', level, 'status', 'retiring', 'attempt', '0',
@@ -31,5 +31,9 @@ for i = 5, #KEYS do
     end
   end
   at = at + 5 + size
+end
+-- Some at a time: a call takes no more values than fit on the stack.
+for first = 1, #handled, 1000 do
+  redis.call('XDEL', KEYS[1], unpack(handled, first, math.min(first + 999, #handled)))
 end
 return reply

@@ -3,13 +3,13 @@
 -- ARGV: 1 group; 2 how many values the flat placed message has; then per item: entry id, move_id, attempt, the flat message
 -- Reply: per item 1 finished | 0 refused: the attempt is stale or the entry was handled, nothing was done
 local group, size = ARGV[1], tonumber(ARGV[2])
-local reply, at = {}, 2
+local reply, handled, at = {}, {}, 2
 for i = 3, #KEYS do
   local id, move_id, attempt = unpack(ARGV, at + 1, at + 3)
   local state = redis.call('HMGET', KEYS[i], 'move_id', 'attempt', 'status', 'error')
   if state[1] == move_id and state[2] == attempt and state[3] == 'moving'
     and redis.call('XACK', KEYS[1], group, id) == 1 then
-    redis.call('XDEL', KEYS[1], id)
+    handled[#handled + 1] = id
     redis.call('XADD', KEYS[2], '*', unpack(ARGV, at + 4, at + 3 + size))
     redis.call('HSET', KEYS[i], 'status', 'done')
     if state[4] then
@@ -20,5 +20,9 @@ for i = 3, #KEYS do
     reply[#reply + 1] = 0
   end
   at = at + 3 + size
+end
+-- Some at a time: a call takes no more values than fit on the stack.
+for first = 1, #handled, 1000 do
+  redis.call('XDEL', KEYS[1], unpack(handled, first, math.min(first + 999, #handled)))
 end
 return reply

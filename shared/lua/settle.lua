@@ -8,7 +8,7 @@ local time = redis.call('TIME')
 local ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local now = string.format('%.0f', ms)
 local window = tonumber(ARGV[2])
-local reply, at = {}, 2
+local reply, handled, at = {}, {}, 2
 for i = 3, #KEYS do
   local id, cid, move_id, attempt, source = unpack(ARGV, at + 1, at + 5)
   at = at + 5
@@ -16,7 +16,7 @@ for i = 3, #KEYS do
     'version')
   if state[1] == move_id and state[2] == attempt and state[3] == 'retiring'
     and redis.call('XACK', KEYS[1], ARGV[1], id) == 1 then
-    redis.call('XDEL', KEYS[1], id)
+    handled[#handled + 1] = id
     redis.call('HSET', KEYS[i], 'status', 'idle', 'moved_at', now, 'came_from', source,
       'version', (tonumber(state[7]) or 0) + 1)
     redis.call('HDEL', KEYS[i], 'move_id', 'target', 'worker_id', 'attempt', 'error')
@@ -26,5 +26,9 @@ for i = 3, #KEYS do
   else
     reply[#reply + 1] = 0
   end
+end
+-- Some at a time: a call takes no more values than fit on the stack.
+for first = 1, #handled, 1000 do
+  redis.call('XDEL', KEYS[1], unpack(handled, first, math.min(first + 999, #handled)))
 end
 return reply

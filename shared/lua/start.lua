@@ -5,10 +5,18 @@
 --      | -1 the entry is not this consumer's, nothing was done
 local group, consumer, to = ARGV[1], ARGV[2], ARGV[3]
 local from = to == 'moving' and {update = true, moving = true} or {retiring = true}
+local mine = {}
+if #KEYS == 2 then
+  mine[ARGV[4]] = #redis.call('XPENDING', KEYS[1], group, ARGV[4], ARGV[4], 1, consumer) == 1
+else
+  for _, row in ipairs(redis.call('XPENDING', KEYS[1], group, '-', '+', 10000, consumer)) do
+    mine[row[1]] = true
+  end
+end
 local reply = {}
 for i = 2, #KEYS do
   local id, move_id = ARGV[2 * i], ARGV[2 * i + 1]
-  if #redis.call('XPENDING', KEYS[1], group, id, id, 1, consumer) == 0 then
+  if not mine[id] then
     reply[#reply + 1] = -1
   else
     local state = redis.call('HMGET', KEYS[i], 'move_id', 'status', 'attempt')

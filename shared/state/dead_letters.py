@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 
+import orjson
+
 from shared.errors import InvalidError, ReshelveError
 from shared.keys import WORK_STREAMS
 from shared.names import check_cid, is_cid
@@ -116,9 +118,12 @@ class DeadLetterQueue:
         return found
 
     async def show(self, id_: LetterId) -> tuple[Letter, dict[str, str]]:
-        """The letter, and the fields of the entry that died; what is not UTF-8 is escaped. Raises GoneError."""
+        """The letter, and what the entry that died said, field by field. What is not UTF-8 is escaped.
+
+        Raises GoneError.
+        """
         letter, fields = await self._read(id_)
-        return letter, {_text(name[2:]): _text(value) for name, value in fields.items() if name[:2] == b"f:"}
+        return letter, spread({name[2:]: value for name, value in fields.items() if name[:2] == b"f:"})
 
     async def retry(self, id_: LetterId) -> str:
         """Put the entry back onto its stream, with all its attempts before it; returns its new id there.
@@ -189,3 +194,24 @@ def _moved_on(letter: Letter, move_id: str, status: str) -> str:
     else:
         now = f"it is {status} with move {move_id}" if move_id else f"it is {status}"
     return f"content {letter.cid} has moved on since {letter.id} died: {now}: drop the letter"
+
+
+def spread(entry: Mapping[bytes, bytes]) -> dict[str, str]:
+    """An entry's fields as text, with those of its body in the body's place where that is what our services write."""
+    found: dict[str, str] = {}
+    for name, value in entry.items():
+        inner = _object(value) if name == b"body" else None
+        found |= {_text(name): _text(value)} if inner is None else {key: _shown(each) for key, each in inner.items()}
+    return found
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _object(packed: bytes) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(packed)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
@@ -22,8 +23,7 @@ WAITED = "waited"
 """The field of an entry that was put aside without a count."""
 
 
-@dataclass(frozen=True, slots=True)
-class RawEntry:
+class RawEntry(NamedTuple):
     """An entry of a work stream as it was read; `deliveries` counts how often it was handed to a consumer."""
 
     stream: StreamName
@@ -33,8 +33,7 @@ class RawEntry:
     deliveries: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A decoded entry of a work stream in this consumer's hands; `attempt` is the fencing token, 0 before the start.
 
     `waited` of the attempts do not count: they ended before any work, or for what the content cannot help.
@@ -51,6 +50,10 @@ class Held:
     def tries(self) -> int:
         """The attempts that count."""
         return self.attempt - self.waited
+
+    def begun(self, attempt: int) -> Held:
+        """The same with its fencing token."""
+        return Held(self.stream, self.partition, self.entry_id, self.message, attempt, self.waited)
 
 
 class Moves:
@@ -132,25 +135,23 @@ class Moves:
         names = [keys.later, keys.stream("moves"), keys.stream("retires"), keys.dead]
         return int(await self._scripts.call("due", names, [limit]))
 
-    async def current(self, held: Sequence[Held]) -> list[bool]:
+    async def current(self, partition: int, held: Sequence[Held]) -> list[bool]:
         """Per item whether its attempt is still the content's latest; read just before what cannot be undone."""
-        async with self._scripts.redis.pipeline(transaction=False) as pipe:
-            for item in held:
-                key = self._scripts.partitions[item.partition].content(item.message.cid)
-                pipe.hmget(key, ("move_id", "attempt"))
-            rows = await pipe.execute()
-        return [
-            row == [item.message.move_id.encode(), str(item.attempt).encode()]
-            for item, row in zip(held, rows, strict=True)
-        ]
+        keys = self._scripts.partitions[partition]
+        names = [keys.content(item.message.cid) for item in held]
+        arguments: list[Argument] = []
+        for item in held:
+            arguments += (item.message.move_id, item.attempt)
+        return [reply == 1 for reply in await self._scripts.call("current", names, arguments)]
 
 
 @dataclass(frozen=True, slots=True)
 class Commitment:
-    """A placed entry whose relocation MySQL has committed, and the order that follows from it."""
+    """A placed entry whose relocation MySQL has committed; its source may be retired from `not_before` on."""
 
     entry_id: bytes
-    retire: Retire
+    placed: Placed
+    not_before: int
 
 
 class Commits:
@@ -170,11 +171,11 @@ class Commits:
         names = [keys.stream("placed"), keys.stream("retires"), keys.later, keys.review]
         arguments: list[Argument] = [GROUPS["placed"], 0]
         for item in commitments:
-            retire = item.retire
-            flat = retire.wire()
-            names.append(keys.content(retire.cid))
+            placed = item.placed
+            flat = Retire.wire_after(placed, item.not_before)
+            names.append(keys.content(placed.cid))
             arguments[1] = len(flat)
-            arguments += (item.entry_id, retire.cid, retire.move_id, retire.to_level, retire.not_before, *flat)
+            arguments += (item.entry_id, placed.cid, placed.move_id, placed.to_level, item.not_before, *flat)
         return list(await self._scripts.call("commit", names, arguments))
 
 

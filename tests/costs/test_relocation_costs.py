@@ -12,8 +12,8 @@ from tests.samples import a_move, a_placed, cids_of
 from tests.streams import PARTITIONS, P, Streams, connected
 
 _FEW, _MORE = 10, 60
-_EACH = 30
-"""Open 6, start 3, finish 5, commit 6, start 3, settle 6; 1 to spare."""
+_EACH = 25
+"""Open 6, start 2, finish 4, commit 5, start 2, settle 5; 1 to spare."""
 _SCRIPTS = 7
 """claim, open, start, finish, commit, start, settle: each once a batch."""
 
@@ -36,7 +36,7 @@ async def _relocate(streams: Streams, number: int) -> Counter[str]:
         assert all(await moves.finish(P, [(one, placed[one.message.cid]) for one in begun]))
         entries = await streams.deliver("placed")
         retires = {cid: Retire.after(word, 0) for cid, word in placed.items()}
-        done = [Commitment(entry.entry_id, retires[entry.fields[b"cid"].decode()]) for entry in entries]
+        done = [Commitment(entry.entry_id, placed[entry.fields[b"cid"].decode()], 0) for entry in entries]
         assert await commits.commit(P, done) == [1] * number
         entries = await streams.deliver("retires")
         held = [Held("retires", P, entry.entry_id, retires[entry.fields[b"cid"].decode()]) for entry in entries]

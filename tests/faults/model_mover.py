@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from shared.catalog.commits import Verdict
 from shared.errors import DeadLetterError
 from shared.messages import Move, Placed, Retire
 from shared.state.moves import Commitment, Commits, DeadLetters, Held, Moves, RawEntry
 from tests.faults.model_consumer import Consumer, P
-from tests.samples import a_placed, retire_of
+from tests.samples import a_placed
 
 _LONG_AGO_MS = 1_000_000
 
@@ -44,7 +44,7 @@ class Mover(Consumer):
             last = tokens.get((entry.stream, message.move_id), 0)
             assert token > last, f"fencing: attempt {token} of {message.move_id} was handed out after {last}"
             tokens[entry.stream, message.move_id] = token
-            self.attempts.append(Attempt(replace(held, attempt=token), next(self.world.clock)))
+            self.attempts.append(Attempt(held._replace(attempt=token), next(self.world.clock)))
 
     def advance(self, attempt: Attempt) -> None:
         """The next step; the last one again, where there is none."""
@@ -92,7 +92,7 @@ class Mover(Consumer):
             attempt.stage = "removed"
         elif source in self.world.locks:
             self.postpone(attempt)
-        elif not self.bench.do(Moves(self.bench.scripts).current([attempt.held]))[0]:
+        elif not self.bench.do(Moves(self.bench.scripts).current(P, [attempt.held]))[0]:
             attempt.stage = "over"
         elif self.world.rows.get(order_.cid) != order_.to_level:
             self.bury(attempt, "not committed")
@@ -154,7 +154,7 @@ class Recorder(Consumer):
         for entry, placed, verdict in items:
             self.hand.pop(entry.entry_id, None)
             if verdict in {"commit", "record", "committed"}:
-                commitment = Commitment(entry.entry_id, retire_of(placed))
+                commitment = Commitment(entry.entry_id, placed, 0)
                 self.bench.do(Commits(self.bench.scripts).commit(P, [commitment]))
             else:
                 held = Held("placed", P, entry.entry_id, placed, placed.attempts)

@@ -24,6 +24,12 @@ def wire(message: Any, **changes: bytes | None) -> Fields:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def packed(message: Any, **changes: object) -> Fields:
+    """As it lies on its stream, with values of the body changed."""
+    fields = wire(message)
+    return {**fields, b"body": orjson.dumps(orjson.loads(fields[b"body"]) | changes)}
+
+
 def poisoned_views() -> list[Fields]:
     texts = [
         b"",
@@ -53,11 +59,17 @@ def poisoned(message: Any) -> list[Fields]:
         {b"\xff\xfe": b"\xff"},
         wire(message, cid=None),
         wire(message, move_id=None),
-        wire(message, count=b"many"),
-        wire(message, count=b"-1"),
-        wire(message, count=b"9" * 400),
-        wire(message, filename=b"\xff\xfe"),
-        wire(message, why=_HUGE),
+        wire(message, body=None),
+        wire(message, body=b""),
+        wire(message, body=b"[]"),
+        wire(message, body=b"{}"),
+        wire(message, body=b"\xff\xfe"),
+        wire(message, body=b"[" * 100_000),
+        packed(message, count="many"),
+        packed(message, count=-1),
+        packed(message, count=2**60),
+        packed(message, filename=None),
+        packed(message, why=_HUGE.decode()),
         wire(message, cid=b"x" * 65),
         wire(message, cid=b"../../etc/passwd"),
         wire(message, cid=b"\x00"),
@@ -67,8 +79,8 @@ def poisoned(message: Any) -> list[Fields]:
 POISON: dict[StreamName, list[Fields]] = {
     "views": poisoned_views(),
     "moves": [*poisoned(a_move(CID)), wire(a_move(ELSEWHERE))],
-    "placed": [*poisoned(a_placed(CID)), wire(a_placed(CID), method=b"magic"), wire(a_placed(ELSEWHERE))],
-    "retires": [*poisoned(a_retire(CID)), wire(a_retire(CID), seconds=b"nan"), wire(a_retire(ELSEWHERE))],
+    "placed": [*poisoned(a_placed(CID)), packed(a_placed(CID), method="magic"), wire(a_placed(ELSEWHERE))],
+    "retires": [*poisoned(a_retire(CID)), packed(a_retire(CID), seconds="nan"), wire(a_retire(ELSEWHERE))],
 }
 
 

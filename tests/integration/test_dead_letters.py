@@ -141,7 +141,7 @@ async def test_a_retry_puts_the_entry_back_and_opens_its_content(
     letter = await buried(seen, stream)
     _, before = await letters.show(id_of(letter))
     await letters.retry(id_of(letter))
-    (entry,) = await seen.entries(stream)
+    (entry,) = await seen.said(stream)
     assert entry == (before if stream == "placed" else before | {WAITED: "3"})
     assert await seen.dead() == []
     state = await seen.content()
@@ -163,7 +163,7 @@ async def test_all_attempts_are_there_again_but_no_token_of_before_fits(
     moves = Moves(seen.scripts)
     (attempt,) = await moves.start(stream, P, "one", [held])
     assert attempt - held.waited == 1
-    assert await moves.current([zombie]) == [False]
+    assert await moves.current(P, [zombie]) == [False]
 
 
 async def test_a_letter_that_died_again_is_retried_again(seen: Streams, letters: DeadLetterQueue) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -42,7 +42,7 @@ async def bury(scripts: Scripts, cid: str, reason: str = "source missing") -> No
         target="silver", attempt=0, version=1,
     )  # fmt: skip
     (attempt,) = await Moves(scripts).start("moves", held.partition, "one", [held])
-    assert await DeadLetters(scripts).bury(replace(held, attempt=attempt), DeadLetterError(reason, "no g.mp4"))
+    assert await DeadLetters(scripts).bury(held._replace(attempt=attempt), DeadLetterError(reason, "no g.mp4"))
 
 
 # --- over HTTP --------------------------------------------------------------------------------------------------------

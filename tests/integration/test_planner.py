@@ -64,7 +64,7 @@ async def counts(seen: Streams, cid: str, count: int, timeout_s: float = 15) -> 
 
 
 async def opened(seen: Streams) -> list[dict[str, str]]:
-    return [entry for p in range(PARTITIONS) for entry in await seen.entries("moves", p)]
+    return [entry for p in range(PARTITIONS) for entry in await seen.said("moves", p)]
 
 
 async def rests(seen: Streams, cid: str) -> None:

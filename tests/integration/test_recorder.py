@@ -166,8 +166,7 @@ async def test_what_a_dead_recorder_had_committed_is_followed_up_without_a_secon
 async def test_a_number_beyond_all_bounds_is_buried_and_crashes_nobody(
     seen: Streams, redis_db: str, database: str, level_root: Path
 ) -> None:
-    flat = a_placed(OTHER).wire()
-    flat[flat.index("bytes") + 1] = str(10**30)
+    flat = a_placed(OTHER, bytes=10**18).wire()
     await seen.add_raw("placed", flat)
     await put(seen, Tables(database), CID, level_root)
     async with at_work(record, settings_of(redis_db, database)):

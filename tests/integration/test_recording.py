@@ -73,7 +73,7 @@ async def test_a_placed_copy_is_committed_and_its_retire_ordered(recorder: Recor
     await recorder.registry.register(CID, f"dir/{CID}.mp4", "bronze")
     placed = await recorder.put(CID)
     await recorder.until(lambda: recorder.streams.entries("retires"))
-    (retire,) = await recorder.streams.entries("retires")
+    (retire,) = await recorder.streams.said("retires")
     assert (retire["move_id"], retire["target_id"], retire["not_before"]) == (placed.move_id, placed.target_id, "0")
     assert await recorder.streams.entries("placed") == []
     content = await recorder.streams.content()

@@ -70,7 +70,7 @@ async def planning(redis_db: str, database: str) -> AsyncIterator[Planning]:
 
 
 async def moves(planning: Planning) -> list[tuple[str, str, str]]:
-    found = await planning.streams.entries("moves")
+    found = await planning.streams.said("moves")
     return [(entry["from"], entry["to"], entry["count"]) for entry in found]
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -88,7 +87,7 @@ async def test_an_entry_is_buried_once(seen: Streams, fenced: bool) -> None:
 async def test_a_stale_attempt_cannot_bury_the_one_after_it(seen: Streams, attempt: int) -> None:
     held = await a_held(seen, a_move(CID))
     before = await seen.everything()
-    assert not await bury(seen, replace(held, attempt=attempt))
+    assert not await bury(seen, held._replace(attempt=attempt))
     assert await seen.everything() == before
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -167,7 +166,7 @@ async def test_a_move_is_finished_once(seen: Streams) -> None:
 async def test_the_word_of_a_stale_attempt_is_refused(seen: Streams, attempt: int) -> None:
     held = await a_held_move(seen, attempt=2, status="moving")
     before = await seen.everything()
-    assert await finished(seen, replace(held, attempt=attempt)) == [False]
+    assert await finished(seen, held._replace(attempt=attempt)) == [False]
     assert await seen.everything() == before
 
 
@@ -184,9 +183,9 @@ async def test_a_zombie_mover_is_refused_and_the_one_after_it_finishes(seen: Str
     assert await started(seen, zombie) == [1]
     await seen.redis.xclaim(seen.keys().stream("moves"), "mover", "two", 0, [zombie.entry_id])
     assert await started(seen, zombie, consumer="two") == [2]
-    assert await finished(seen, replace(zombie, attempt=1)) == [False]
-    assert await finished(seen, replace(zombie, attempt=2)) == [True]
-    assert [entry["attempts"] for entry in await seen.entries("placed")] == ["2"]
+    assert await finished(seen, zombie._replace(attempt=1)) == [False]
+    assert await finished(seen, zombie._replace(attempt=2)) == [True]
+    assert [entry["attempts"] for entry in await seen.said("placed")] == ["2"]
 
 
 async def test_a_batch_of_finishes_is_answered_item_by_item(seen: Streams) -> None:
@@ -202,10 +201,10 @@ async def test_only_the_latest_attempt_is_current(seen: Streams) -> None:
     second = await a_held_move(seen, OTHER, attempt=2, status="moving")
     gone = Held("moves", P, b"1-1", a_move(THIRD), 1)
     moves = Moves(seen.scripts)
-    assert await moves.current([first, second, gone]) == [True, True, False]
+    assert await moves.current(P, [first, second, gone]) == [True, True, False]
     await seen.put_content(CID, attempt=2)
     await seen.put_content(OTHER, move_id="another")
-    assert await moves.current([first, second]) == [False, False]
+    assert await moves.current(P, [first, second]) == [False, False]
 
 
 # --- postpone and due -------------------------------------------------------------------------------------------------
@@ -244,8 +243,8 @@ async def test_a_stale_attempt_cannot_postpone_the_one_after_it(seen: Streams) -
     held = await a_held_move(seen, attempt=2, status="moving")
     before = await seen.everything()
     moves = Moves(seen.scripts)
-    assert await moves.postpone(replace(held, attempt=1), 60_000, "x") is False
-    assert await moves.postpone(replace(held, message=a_move(CID)), 60_000, "x") is False
+    assert await moves.postpone(held._replace(attempt=1), 60_000, "x") is False
+    assert await moves.postpone(held._replace(message=a_move(CID)), 60_000, "x") is False
     assert await seen.everything() == before
 
 
@@ -307,7 +306,7 @@ async def a_held_word(seen: Streams, cid: str = CID, filename: str = "f.mp4") ->
 
 
 async def committed(seen: Streams, *items: tuple[Held, Placed], not_before: int = 0) -> list[int]:
-    orders = [Commitment(held.entry_id, retire_of(placed, not_before)) for held, placed in items]
+    orders = [Commitment(held.entry_id, placed, not_before) for held, placed in items]
     return await Commits(seen.scripts).commit(P, orders)
 
 
@@ -419,8 +418,8 @@ async def test_a_content_settles_once(seen: Streams) -> None:
 async def test_a_stale_attempt_settles_nothing(seen: Streams) -> None:
     held = await a_held_retire(seen, attempt=2)
     before = await seen.everything()
-    assert await settled(seen, replace(held, attempt=1)) == [0]
-    assert await settled(seen, replace(held, message=a_retire(CID))) == [0]
+    assert await settled(seen, held._replace(attempt=1)) == [0]
+    assert await settled(seen, held._replace(message=a_retire(CID))) == [0]
     assert await seen.everything() == before
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -51,8 +50,8 @@ async def test_a_move_is_withdrawn_once(seen: Streams, held: Held) -> None:
 @pytest.mark.parametrize("attempt", [1, 3])
 async def test_a_stale_attempt_withdraws_nothing(seen: Streams, held: Held, attempt: int) -> None:
     before = await seen.everything()
-    assert not await Moves(seen.scripts).withdraw(replace(held, attempt=attempt), 0)
-    assert not await Moves(seen.scripts).withdraw(replace(held, message=a_move(CID)), 0)
+    assert not await Moves(seen.scripts).withdraw(held._replace(attempt=attempt), 0)
+    assert not await Moves(seen.scripts).withdraw(held._replace(message=a_move(CID)), 0)
     assert await seen.everything() == before
 
 
@@ -68,6 +67,6 @@ async def test_a_zombie_cannot_withdraw_and_nobody_finishes_what_was_withdrawn(s
     """The zombie looked at the level table before another attempt began."""
     await Moves(seen.scripts).start("moves", held.partition, "one", [held])
     assert not await Moves(seen.scripts).withdraw(held, 0)
-    assert await Moves(seen.scripts).withdraw(replace(held, attempt=3), 0)
+    assert await Moves(seen.scripts).withdraw(held._replace(attempt=3), 0)
     placed = a_placed(CID, move_id=held.message.move_id)
-    assert await Moves(seen.scripts).finish(held.partition, [(replace(held, attempt=3), placed)]) == [False]
+    assert await Moves(seen.scripts).finish(held.partition, [(held._replace(attempt=3), placed)]) == [False]

@@ -53,23 +53,37 @@ def test_a_message_comes_back_as_it_was_sent(message: Message) -> None:
 
 
 def test_the_wire_has_the_names_of_the_design() -> None:
-    order = "move_id cid filename from to from_path to_path count why viewed_at planned_at"
+    order = "filename from to from_path to_path count why viewed_at planned_at"
     word = (
-        "move_id cid filename from to from_path to_path count why bytes digest method seconds mover attempts "
+        "filename from to from_path to_path count why bytes digest method seconds mover attempts "
         "source_id target_id viewed_at planned_at placed_at"
     )
-    assert a_move("7").wire()[::2] == order.split()
-    assert a_placed("7").wire()[::2] == word.split()
-    assert a_retire("7").wire()[::2] == [*word.split(), "not_before"]
+    for message, names in ((a_move("7"), order), (a_placed("7"), word), (a_retire("7"), word)):
+        entry = as_entry(message)
+        assert list(entry)[:3] == [b"move_id", b"cid", b"body"]
+        assert list(orjson.loads(entry[b"body"])) == names.split()
+    assert list(as_entry(a_retire("7")))[3:] == [b"not_before"]
 
 
-NUMBERS = {b"count", b"viewed_at", b"planned_at", b"bytes", b"attempts", b"placed_at", b"not_before"}
+def test_a_retire_is_written_as_the_placed_copy_that_it_follows() -> None:
+    placed = a_placed("7")
+    assert Retire.wire_after(placed, 5) == Retire.after(placed, 5).wire()
+
+
+NUMBERS = {"count", "viewed_at", "planned_at", "bytes", "attempts", "placed_at"}
 SAMPLES: list[Message] = [a_move("7"), a_placed("7"), a_retire("7")]
 FIELDS = [(sample, name) for sample in SAMPLES for name in as_entry(sample)]
+VALUES = [(sample, name) for sample in SAMPLES for name in orjson.loads(as_entry(sample)[b"body"])]
 
 
 def name_of(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else type(value).__name__
+    return value.decode() if isinstance(value, bytes) else value if isinstance(value, str) else type(value).__name__
+
+
+def with_value(message: Message, name: str, value: object) -> dict[bytes, bytes]:
+    """As it comes back from Redis, with a value of the body changed."""
+    entry = as_entry(message)
+    return entry | {b"body": orjson.dumps(orjson.loads(entry[b"body"]) | {name: value})}
 
 
 @pytest.mark.parametrize(("message", "name"), FIELDS, ids=name_of)
@@ -80,10 +94,43 @@ def test_a_missing_field_is_named(message: Message, name: bytes) -> None:
         type(message).parse(entry)
 
 
+@pytest.mark.parametrize(("message", "name"), VALUES, ids=name_of)
+def test_a_missing_value_is_named(message: Message, name: str) -> None:
+    entry = as_entry(message)
+    body = orjson.loads(entry[b"body"])
+    del body[name]
+    with pytest.raises(InvalidError, match=f"^field '{name}' is missing$"):
+        type(message).parse(entry | {b"body": orjson.dumps(body)})
+
+
 @pytest.mark.parametrize(("message", "name"), FIELDS, ids=name_of)
 def test_a_field_that_is_not_text_is_named(message: Message, name: bytes) -> None:
     with pytest.raises(InvalidError, match=f"^field '{name.decode()}' is not "):
         type(message).parse(as_entry(message) | {name: b"\xff\xfe"})
+
+
+@pytest.mark.parametrize("value", [None, True, [], {}, ["x"]])
+@pytest.mark.parametrize(("message", "name"), VALUES, ids=name_of)
+def test_a_value_of_a_foreign_kind_is_named(message: Message, name: str, value: object) -> None:
+    with pytest.raises(InvalidError, match=f"^field '{name}' is not "):
+        type(message).parse(with_value(message, name, value))
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"7", b"null", b"[]", b'"text"', b"[" * 100_000, b'{"a":1}}'])
+def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidError, match=r"^field 'body' is not "):
+        Move.parse(as_entry(a_move("7")) | {b"body": body})
+
+
+def test_a_text_that_no_service_writes_is_refused() -> None:
+    with pytest.raises(InvalidError, match=r"^field 'why' has 100000 bytes") as refused:
+        Move.parse(with_value(a_move("7"), "why", "x" * 100_000))
+    assert len(str(refused.value)) < 200
+
+
+def test_a_long_text_comes_back() -> None:
+    move = replace(a_move("7"), why="w" * 10_000, filename="f" * 10_000)
+    assert Move.parse(as_entry(move)) == move
 
 
 BAD_NUMBERS = [
@@ -103,27 +150,38 @@ BAD_NUMBERS = [
 
 
 @pytest.mark.parametrize("raw", BAD_NUMBERS)
-@pytest.mark.parametrize(("message", "name"), [f for f in FIELDS if f[1] in NUMBERS], ids=name_of)
-def test_a_number_that_no_service_writes_is_refused(message: Message, name: bytes, raw: bytes) -> None:
-    with pytest.raises(InvalidError, match=f"^field '{name.decode()}' is not a number") as refused:
-        type(message).parse(as_entry(message) | {name: raw})
+def test_a_number_beside_the_body_that_no_service_writes_is_refused(raw: bytes) -> None:
+    with pytest.raises(InvalidError, match=r"^field 'not_before' is not a number") as refused:
+        Retire.parse(as_entry(a_retire("7")) | {b"not_before": raw})
     assert len(str(refused.value)) < 200
 
 
-@pytest.mark.parametrize("raw", [b"", b"x", b"nan", b"inf", b"-1", b"1e400"])
-def test_a_duration_that_is_none_is_refused(raw: bytes) -> None:
+@pytest.mark.parametrize("value", [-1, 1.5, "1", 2**53, 2**63, 10**15 + 0.5])
+@pytest.mark.parametrize(("message", "name"), [f for f in VALUES if f[1] in NUMBERS], ids=name_of)
+def test_a_number_that_no_service_writes_is_refused(message: Message, name: str, value: object) -> None:
+    with pytest.raises(InvalidError, match=f"^field '{name}' is not a number"):
+        type(message).parse(with_value(message, name, value))
+
+
+@pytest.mark.parametrize("value", ["", "1.5", -1, -0.1, True])
+def test_a_duration_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(InvalidError, match=r"^field 'seconds' is not a number"):
-        Placed.parse(as_entry(a_placed("7")) | {b"seconds": raw})
+        Placed.parse(with_value(a_placed("7"), "seconds", value))
+
+
+def test_a_duration_may_be_a_whole_number() -> None:
+    assert Placed.parse(with_value(a_placed("7"), "seconds", 3)).seconds == 3.0
 
 
 def test_a_method_that_no_mover_has_is_refused() -> None:
     with pytest.raises(InvalidError, match=r"^field 'method' is not "):
-        Placed.parse(as_entry(a_placed("7")) | {b"method": b"teleport"})
+        Placed.parse(with_value(a_placed("7"), "method", "teleport"))
 
 
 def test_a_field_of_a_later_version_is_passed_over() -> None:
     move = a_move("7")
     assert Move.parse(as_entry(move) | {b"later": b"1"}) == move
+    assert Move.parse(with_value(move, "later", 1)) == move
 
 
 def test_the_largest_number_comes_back_exactly() -> None:
