@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import orjson
@@ -48,11 +49,27 @@ def _text(event: Any, default: Any) -> str:
     return orjson.dumps(event, default=default).decode()
 
 
+_timestamp = _Timestamp()
+_in_json = False
+
+
+def info_each(log: Log, event: str, of_each: Iterable[dict[str, Any]]) -> None:
+    """A line of the event for each, with its fields, all in one write: a third of what a call for each would take."""
+    if not _in_json:
+        for fields in of_each:
+            log.info(event, **fields)
+    elif log.is_enabled_for(logging.INFO):
+        common = {**structlog.get_context(log), "level": "info", **_timestamp(None, "info", {}), "event": event}
+        lines = [orjson.dumps(fields | common, default=str) for fields in of_each]
+        if lines:
+            _Lines().msg(b"\n".join(lines))
+
+
 def configure(log_format: Literal["json", "console"], log_level: str, service: str) -> Log:
     """Set up logging for this process; also what libraries log through `logging`."""
     processors: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
-        _Timestamp(),
+        _timestamp,
     ]
     if log_format == "json":
         render: list[structlog.typing.Processor] = [
@@ -68,6 +85,8 @@ def configure(log_format: Literal["json", "console"], log_level: str, service: s
         plain = structlog.dev.plain_traceback
         render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
         foreign = render
+    global _in_json  # noqa: PLW0603  # like structlog's own set-up, it is the whole process'
+    _in_json = log_format == "json"
     level = logging.getLevelNamesMapping()[log_level.upper()]
     structlog.configure(
         processors=[*processors, *render],

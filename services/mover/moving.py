@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 
@@ -18,6 +18,7 @@ from services.mover.roots import Roots
 from shared import metrics
 from shared.batching import Batcher
 from shared.errors import ReshelveError
+from shared.log import info_each
 from shared.messages import Move, Placed
 from shared.patience import StoppedError
 from shared.state.moves import Held, RawEntry
@@ -127,8 +128,14 @@ class Moving:
         except StoppedError as error:
             await asyncio.gather(*(self.settle_error(work.entry, work.held, error) for work, _, _ in done))
             return
+        told = []
         for (work, _, placement), is_finished in zip(done, finished, strict=True):
-            self._finished(work.held, placement, seconds, is_finished=is_finished)
+            if is_finished:
+                told.append((_move_of(work.held), placement))
+            else:
+                # Another attempt took over; it adopts what stands on the target, so that must stay.
+                self._refused(work.held, _move_of(work.held), placement.method, "another attempt took over")
+        self._tell(told, seconds)
 
     async def _place(self, held: Held, move: Move) -> None:
         handling = self._handling
@@ -142,27 +149,36 @@ class Moving:
         seconds = time.perf_counter() - began
         placed = self._word(held, placement, seconds)
         is_finished = await self._finishing.submit((held, placed))
-        self._finished(held, placement, seconds, is_finished=is_finished)
-
-    def _finished(self, held: Held, placement: Placement, seconds: float, *, is_finished: bool) -> None:
-        move = held.message
-        assert isinstance(move, Move)
-        if not is_finished:
-            # Another attempt took over; it adopts what stands on the target, so that must stay.
+        if is_finished:
+            self._tell([(move, placement)], seconds)
+        else:
+            # As in a batch, what stands on the target stays.
             self._refused(held, move, placement.method, "another attempt took over")
+
+    def _tell(self, placed: Sequence[tuple[Move, Placement]], seconds: float) -> None:
+        """Of moves between the same two levels."""
+        if not placed:
             return
-        metrics.MOVES.labels("placed", placement.method).inc()
-        metrics.MOVED_BYTES.labels(move.from_level, move.to_level).inc(placement.bytes)
-        metrics.MOVE_SECONDS.observe(seconds)
-        self._handling.log.info(
-            "placed",
-            cid=move.cid,
-            move_id=move.move_id,
-            target=move.to_level,
-            method=placement.method,
-            bytes=placement.bytes,
-            seconds=round(seconds, 6),
-        )
+        move, _ = placed[0]
+        for method, number in Counter(placement.method for _, placement in placed).items():
+            metrics.MOVES.labels("placed", method).inc(number)
+        moved_bytes = sum(placement.bytes for _, placement in placed)
+        metrics.MOVED_BYTES.labels(move.from_level, move.to_level).inc(moved_bytes)
+        rounded = round(seconds, 6)
+        lines = []
+        for move, placement in placed:
+            metrics.MOVE_SECONDS.observe(seconds)
+            lines.append(
+                {
+                    "cid": move.cid,
+                    "move_id": move.move_id,
+                    "target": move.to_level,
+                    "method": placement.method,
+                    "bytes": placement.bytes,
+                    "seconds": rounded,
+                }
+            )
+        info_each(self._handling.log, "placed", lines)
 
     def _run(self, held: Held, move: Move, marked: frozenset[str], is_current: IsCurrent) -> Placement:
         stop = self._handling.stop
@@ -175,6 +191,11 @@ class Moving:
     def _word(self, held: Held, placement: Placement, seconds: float) -> Placed:
         assert isinstance(held.message, Move)
         return _placed(held.message, placement, seconds, self._handling.consumer.name, held.attempt)
+
+
+def _move_of(held: Held) -> Move:
+    assert isinstance(held.message, Move)
+    return held.message
 
 
 def _placed(move: Move, placement: Placement, seconds: float, mover: str, attempts: int) -> Placed:

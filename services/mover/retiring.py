@@ -20,6 +20,7 @@ from shared import metrics
 from shared.batching import Batcher
 from shared.catalog import Catalog
 from shared.errors import DeadLetterError, ReshelveError, RetryError
+from shared.log import info_each
 from shared.messages import Retire
 from shared.patience import StoppedError
 from shared.state.moves import CAME_BACK, Held, RawEntry
@@ -136,11 +137,13 @@ class Retiring:
         except StoppedError as error:
             await asyncio.gather(*(self.settle_error(work.entry, work.held, error) for work in done))
             return
+        told = []
         for work, how in zip(done, settled, strict=True):
             if how:
-                self._settled(work.held, how, "removed")
+                told.append((_order(work), how))
             else:
                 self._refused(work.held, f"attempt {work.held.attempt} is not the latest")
+        self._tell(told, "removed")
 
     async def _retire(self, held: Held, order: Retire) -> None:
         handling = self._handling
@@ -153,14 +156,18 @@ class Retiring:
         settled = await self._settling.submit(held)
         if not settled:
             raise StaleError(f"attempt {held.attempt} is not the latest")
-        self._settled(held, settled, "removed" if removed else "gone already")
+        self._tell([(order, settled)], "removed" if removed else "gone already")
 
-    def _settled(self, held: Held, how: int, outcome: str) -> None:
-        order = held.message
-        if how == CAME_BACK:
-            metrics.FLIP_FLOPS.labels(order.from_level, order.to_level).inc()
-        metrics.RETIRES.labels(outcome).inc()
-        self._handling.log.info("settled", cid=order.cid, move_id=order.move_id, target=order.to_level)
+    def _tell(self, settled: Sequence[tuple[Retire, int]], outcome: str) -> None:
+        for order, how in settled:
+            if how == CAME_BACK:
+                metrics.FLIP_FLOPS.labels(order.from_level, order.to_level).inc()
+        metrics.RETIRES.labels(outcome).inc(len(settled))
+        info_each(
+            self._handling.log,
+            "settled",
+            [{"cid": order.cid, "move_id": order.move_id, "target": order.to_level} for order, _ in settled],
+        )
 
     async def _remove(self, held: Held, order: Retire) -> bool:
         """Lock, ask, unlink: a mover that is stopped in between holds the lock, so nobody goes on past it."""
@@ -183,20 +190,21 @@ class Retiring:
 
     async def _confirm(self, held: Sequence[Held]) -> list[str]:
         """Per item what speaks against it; an empty text where the attempt is current and MySQL names the copy."""
-        rows, current = await asyncio.gather(
-            self._catalog.rows([item.message.cid for item in held]), self._ask_current(held)
+        places, current = await asyncio.gather(
+            self._catalog.places([item.message.cid for item in held]), self._ask_current(held)
         )
         answers = []
         for item, is_current in zip(held, current, strict=True):
-            row, order = rows.get(item.message.cid), item.message
+            place, order = places.get(item.message.cid), item.message
             if not is_current:
                 answers.append(_STALE)
-            elif row is None:
+            elif place is None:
                 answers.append(
                     "the catalog no longer tracks the content: remove the source by hand if it is not wanted"
                 )
-            elif (row.level, row.filename) != (order.to_level, order.filename):
-                answers.append(f"the catalog names {row.filename!r} on {row.level}, not the copy on {order.to_level}")
+            elif place != (order.to_level, order.filename):
+                level, filename = place
+                answers.append(f"the catalog names {filename!r} on {level}, not the copy on {order.to_level}")
             else:
                 answers.append("")
         return answers

@@ -13,7 +13,7 @@ from shared import metrics
 from shared.catalog import CatalogRefusedError, Commitments, Verdict
 from shared.consume import Consumer
 from shared.errors import DeadLetterError, InvalidError
-from shared.log import Log
+from shared.log import Log, info_each
 from shared.messages import Placed
 from shared.patience import is_outage, patiently
 from shared.redis_client import is_missing_group
@@ -136,13 +136,14 @@ class Recording:
         for placed in committed:
             if placed.viewed_at:
                 metrics.RELOCATION_SECONDS.observe(max(0, now_ms - placed.viewed_at) / 1000)
-            self._log.info(
-                "committed",
-                cid=placed.cid,
-                move_id=placed.move_id,
-                source=placed.from_level,
-                target=placed.to_level,
-            )
+        info_each(
+            self._log,
+            "committed",
+            [
+                {"cid": placed.cid, "move_id": placed.move_id, "source": placed.from_level, "target": placed.to_level}
+                for placed in committed
+            ],
+        )
 
     async def _bury(self, entry: RawEntry, placed: Placed, verdict: str) -> None:
         reason = REFUSED if verdict.startswith(REFUSED) else CONFLICT

@@ -101,6 +101,14 @@ class Catalog:
             await cursor.execute(sql.ROWS, (tuple(cids),))
             return {row[0]: Row(*row) for row in await cursor.fetchall()}
 
+    async def places(self, cids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Level and filename of those `cids` that are tracked."""
+        if not cids:
+            return {}
+        async with self._connections.cursor() as cursor:
+            await cursor.execute(sql.PLACES, (tuple(cids),))
+            return {cid: (level, filename) for cid, level, filename in await cursor.fetchall()}
+
     async def page(self, after: str, limit: int) -> list[tuple[str, bool]]:
         """The next cids in order after `after`, each with whether it was ever relocated; empty at the end."""
         async with self._connections.cursor() as cursor:

@@ -23,6 +23,7 @@ _DOWN = {2002, 2003, 2006, 2013, 2014, 2055, 1040, 1053, 1077, 1079, 1152, 1158,
 _REFUSING = {1044, 1045, 1049, 1142, 1203, 1226, 1290, 1836, 1021, 1114, 3100}
 # Lock wait, deadlock, a row changed since it was read.
 _REPEAT = {1205, 1213, 1020}
+_DUPLICATE = 1062
 
 
 class CatalogDownError(RetryError):
@@ -37,6 +38,10 @@ class CatalogRefusedError(DeadLetterError):
     """MySQL understood and refused: repeating will not help."""
 
 
+class CatalogDuplicateError(CatalogRefusedError):
+    """A row with that key is there already."""
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Raises the driver's errors as what happens next."""
@@ -49,7 +54,8 @@ def translated() -> Iterator[None]:
             raise CatalogBusyError("catalog busy", text) from error
         if code in _DOWN or code in _REFUSING or isinstance(error, errors.InterfaceError):
             raise CatalogDownError("catalog down", text) from error
-        raise CatalogRefusedError("catalog refused", f"{code}: {text}") from error
+        kind = CatalogDuplicateError if code == _DUPLICATE else CatalogRefusedError
+        raise kind("catalog refused", f"{code}: {text}") from error
     except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
         raise CatalogDownError("catalog down", str(error) or type(error).__name__) from error
 

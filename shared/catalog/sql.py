@@ -21,6 +21,8 @@ FROM contents c WHERE c.cid IN %s
 """
 """Contents with the count of their latest relocation."""
 
+PLACES: Final = "SELECT cid, content_level, filename FROM contents WHERE cid IN %s"
+
 PAGE: Final = """
 SELECT c.cid, EXISTS (SELECT 1 FROM relocations r WHERE r.cid = c.cid)
 FROM contents c WHERE c.cid > %s ORDER BY c.cid LIMIT %s
@@ -108,25 +110,8 @@ SET c.content_level = p.to_level WHERE c.content_level = p.from_level
 
 RECORD: Final = """
 INSERT INTO relocations (move_id, cid, from_level, to_level, `count`, why, bytes, digest, method, mover, attempts,
-                         planned_at, placed_at, committed_at)
-SELECT p.move_id, p.cid, p.from_level, p.to_level, p.views, p.why, p.size, p.digest, p.method, p.mover, p.attempts,
-       p.planned_at, p.placed_at, %s
-FROM JSON_TABLE(%s, '$[*]' COLUMNS (
-  move_id CHAR(36) CHARACTER SET ascii COLLATE ascii_bin PATH '$[0]',
-  cid VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[1]',
-  from_level VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[2]',
-  to_level VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[3]',
-  views BIGINT PATH '$[4]',
-  why VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$[5]',
-  size BIGINT PATH '$[6]',
-  digest VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[7]',
-  method VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin PATH '$[8]',
-  mover VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$[9]',
-  attempts INT PATH '$[10]',
-  planned_at BIGINT PATH '$[11]',
-  placed_at BIGINT PATH '$[12]'
-)) AS p
-"""
+                         planned_at, placed_at, committed_at) VALUES """
+"""To be followed by a placeholder for each row, by commas: half of what JSON_TABLE with so many columns takes."""
 
 # --- auditing ---
 

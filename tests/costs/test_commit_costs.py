@@ -7,8 +7,8 @@ from pathlib import Path
 from shared.catalog import Commitments, Connections, Registry
 from tests.samples import a_placed
 
-_STATEMENTS = 7
-"""Begin; hold the levels, lock the rows, look for what is committed, change, record; commit."""
+_STATEMENTS = 6
+"""Begin; hold the levels, lock the rows, change, record; commit."""
 
 
 async def _questions(connections: Connections) -> int:

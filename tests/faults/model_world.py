@@ -58,7 +58,7 @@ class ModelWorld:
     def commit(self, placed: Placed) -> Verdict:
         """The recorder's transaction, judged by the recorder's own rule."""
         row = (self.rows[placed.cid], filename_of(placed.cid)) if placed.cid in self.rows else None
-        verdict = judge(placed, row, committed=placed.move_id in self.relocations, paths=PATHS)
+        verdict = "committed" if placed.move_id in self.relocations else judge(placed, row, PATHS)
         if verdict == "commit":
             self.change_level(placed.cid, placed.to_level)
         if verdict in {"commit", "record"}:

@@ -17,7 +17,7 @@ import pytest
 from tests.faults.floor import Floor, ended, send_signal, until
 from tests.faults.house import keys_of
 from tests.faults.house import until as until_async
-from tests.faults.proxy import Proxy
+from tests.faults.proxy import Proxy, script
 from tests.faults.strace import fail, kill, lines, slow, traced, written
 
 _MANY = 24
@@ -27,7 +27,7 @@ _HANDS = {"RESHELVE_MOVER_CONCURRENCY": "64"}
 _LEASE_MS = 60_000
 _METADATA_S = 0.5
 """For all of a batch longer than a service may take to stop."""
-_ASKS = b"$5\r\nHMGET\r\n"
+_ASKS = script("current")
 _PART = re.compile(r"\.reshelve\.[0-9a-f-]+\.\d+")
 _KILLED_AT = {
     "silver": ["fchmod 12", "syncfs", "renameat2", "renameat2 12", "fsync target", "unlinkat source", "fsync source"],

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.floor import Floor, send_signal
-from tests.faults.proxy import Proxy
+from tests.faults.proxy import Proxy, script
 from tests.faults.strace import READ, fail, lines, stop, stopped, traced, written
 
 _PART = re.compile(r"/(\.reshelve\.[0-9a-f-]+\.\d+)")
@@ -154,7 +154,7 @@ async def _meddled(
         if moment == "locked":
             await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
             # Both times under a lock: before it publishes, before it unlinks.
-            asked = proxy.trap(b"$5\r\nHMGET\r\n", "after", nth=2)
+            asked = proxy.trap(script("current"), "after", nth=2)
             await floor.send(cid, level)
             await asked.hit()
             act()

@@ -24,7 +24,7 @@ PLACING = {
 }
 RETIRING = ["unlinkat", "fsync source", "unlinkat 2"]
 # The command, not the word: the text of a script that is loaded has it too.
-_ASKS = b"$5\r\nHMGET\r\n"
+_ASKS = script("current")
 # The mover asks whether its attempt is current twice, each time under a lock: before it publishes, before it unlinks.
 REQUESTS: list[tuple[Match, int]] = [
     (script("start"), 1),

@@ -139,7 +139,7 @@ async def test_nobody_retires_past_a_mover_that_was_stopped_before_it_publishes(
     cid = await floor.content()
     with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
         zombie = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
-        asked = proxy.trap(b"$5\r\nHMGET\r\n", "after")
+        asked = proxy.trap(script("current"), "after")
         await floor.send(cid, level)
         await asked.hit()
         send_signal(zombie, signal.SIGSTOP)
@@ -159,7 +159,7 @@ async def test_nobody_goes_on_past_a_mover_that_was_stopped_before_it_unlinks(fl
     cid = await floor.content()
     with Proxy.before(floor.stack.redis_url_of("mover")) as proxy:
         zombie = await floor.mover(settings={"RESHELVE_REDIS_URL": proxy.url})
-        asked = proxy.trap(b"$5\r\nHMGET\r\n", "after", nth=2)
+        asked = proxy.trap(script("current"), "after", nth=2)
         await floor.send(cid, level)
         await asked.hit()
         send_signal(zombie, signal.SIGSTOP)

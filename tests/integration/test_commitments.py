@@ -100,6 +100,28 @@ async def test_a_repeated_move_is_known_after_the_content_moved_on(books: Books)
     assert await books.levels_of("1") == ["bronze"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM contents WHERE cid = '1'",
+        "UPDATE contents SET content_level = 'bronze' WHERE cid = '1'",
+        "UPDATE contents SET content_level = 'gold' WHERE cid = '1'",
+        "UPDATE contents SET filename = 'other.mp4' WHERE cid = '1'",
+        "UPDATE contents SET content_level = 'bronze', filename = 'other.mp4' WHERE cid = '1'",
+        "UPDATE level SET path = '/elsewhere' WHERE content_level = 'silver'",
+    ],
+)
+async def test_a_move_in_the_history_is_left_alone_whatever_came_later(books: Books, change: str) -> None:
+    await books.track("1", "2")
+    first, other = books.placed("1"), books.placed("2", target="gold", count=2500)
+    await books.commitments.commit([first], 1)
+    execute(books.url, change)
+    before = await books.ask("SELECT cid, content_level, filename FROM contents WHERE cid = '1'")
+    assert await books.commitments.commit([other, first], 2) == ["commit", "committed"]
+    assert await books.ask("SELECT cid, content_level, filename FROM contents WHERE cid = '1'") == before
+    assert await books.ask("SELECT cid, committed_at FROM relocations ORDER BY cid") == [("1", 1), ("2", 2)]
+
+
 async def test_what_contradicts_is_told_and_the_rest_goes_on(books: Books) -> None:
     await books.track("1", "2", "3", "4", "5")
     execute(

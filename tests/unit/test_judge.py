@@ -11,19 +11,11 @@ FILE = PLACED.filename
 
 
 def test_a_row_on_the_source_is_committed() -> None:
-    assert judge(PLACED, ("bronze", FILE), committed=False, paths=PATHS) == "commit"
+    assert judge(PLACED, ("bronze", FILE), paths=PATHS) == "commit"
 
 
 def test_a_row_that_is_on_the_target_already_is_only_recorded() -> None:
-    assert judge(PLACED, ("silver", FILE), committed=False, paths=PATHS) == "record"
-
-
-@pytest.mark.parametrize("row", [None, ("bronze", FILE), ("gold", FILE), ("silver", "other.mp4")])
-@pytest.mark.parametrize("paths", [PATHS, {}])
-def test_a_move_in_the_history_is_left_alone_whatever_came_later(
-    row: tuple[str, str] | None, paths: dict[str, str]
-) -> None:
-    assert judge(PLACED, row, committed=True, paths=paths) == "committed"
+    assert judge(PLACED, ("silver", FILE), paths=PATHS) == "record"
 
 
 @pytest.mark.parametrize(
@@ -41,8 +33,8 @@ def test_a_move_in_the_history_is_left_alone_whatever_came_later(
 def test_a_contradiction_says_what_the_catalog_has(
     row: tuple[str, str] | None, paths: dict[str, str], verdict: str
 ) -> None:
-    assert judge(PLACED, row, committed=False, paths=paths) == verdict
+    assert judge(PLACED, row, paths=paths) == verdict
 
 
 def test_the_path_of_the_source_may_have_changed() -> None:
-    assert judge(PLACED, ("bronze", FILE), committed=False, paths=PATHS | {"bronze": "/elsewhere"}) == "commit"
+    assert judge(PLACED, ("bronze", FILE), paths=PATHS | {"bronze": "/elsewhere"}) == "commit"

@@ -69,3 +69,21 @@ def test_a_traceback_shows_no_variables(log_format: str) -> None:
     )
     assert "refused" in "".join(lines)
     assert "hunter2" not in "".join(lines)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_lines_that_are_written_together_are_as_if_each_had_been_written_alone(log_format: str) -> None:
+    together = "info_each(log.bind(a=1), 'placed', ({'cid': str(n), 'bytes': n} for n in range(3)))"
+    alone = "[log.bind(a=1).info('placed', cid=str(n), bytes=n) for n in range(3)]"
+    lines = logged(f"from shared.log import info_each\n{together}\n{alone}", log_format)
+    assert len(lines) == 6
+    if log_format == "json":
+        events = [orjson.loads(line) for line in lines]
+        assert all(event.pop("timestamp").endswith("Z") for event in events)
+        assert events[:3] == events[3:]
+
+
+def test_nothing_is_written_of_nothing_or_below_the_level() -> None:
+    code = "from shared.log import info_each\ninfo_each(log, 'a', [])"
+    assert logged(code) == []
+    assert logged(f"{code}\ninfo_each(log, 'a', [{{}}])", level="warning") == []
