@@ -1,26 +1,24 @@
 """Reading streams as one consumer of a group, in as few calls as the servers allow: one, or one per slot.
 
-What is read together is handled together, at a call to Redis per partition: where there is a backlog, entries come
-from one stream at a time.
+What is read together is handled together, at a call to Redis per partition and step: so entries come from as few
+streams as have enough of them, and all streams take turns.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
 
 from shared.redis_client import together
+from shared.state.scripts import Scripts
 
 Cursors = Mapping[bytes, bytes]
 Rows = list[Any]
 """Per stream its name, and its entries as (id, fields)."""
-
-_OTHERS_S = 0.02
-"""So long at most a stream with few entries waits for those with many."""
 
 
 class Reading:
@@ -28,6 +26,7 @@ class Reading:
 
     def __init__(self, reader: Redis, group: str, consumer: str, partitions: Mapping[bytes, int]) -> None:
         """`partitions`: that of each stream. `reader` serves reads alone; its timeout lies beyond any `block_ms`."""
+        self._scripts = Scripts(reader, len(set(partitions.values())))
         self._reader = reader
         self._group = group
         self._consumer = consumer
@@ -36,8 +35,7 @@ class Reading:
         self._call_of = {stream: number_of[partition] for stream, partition in partitions.items()}
         self._one_call = len(groups) == 1
         self._turns = deque(partitions)
-        self._full: deque[bytes] = deque()
-        self._others_read_at = 0.0
+        self._is_quiet = False
         self._waiting: dict[int, asyncio.Task[Rows]] = {}
 
     async def own(self, cursors: Cursors, count: int) -> Rows:
@@ -48,58 +46,37 @@ class Reading:
     async def take(self, limit: int, block_ms: int | None) -> Rows:
         """New entries, at most `limit`; with `block_ms` empty streams are waited on until an entry comes.
 
-        A stream that gave as much as was asked for is full: the next entries are of that one alone. All full ones take
-        turns, and between them the others are looked at.
+        After such a wait there may be a few more than `limit`: one of each stream.
         """
         if limit <= 0:
             return []
-        is_due = asyncio.get_running_loop().time() - self._others_read_at >= _OTHERS_S
-        if self._full and is_due and (found := await self._of_others(limit, None)):
-            return found
-        return await self._of_full(limit) or await self._of_others(limit, block_ms)
-
-    async def _of_full(self, limit: int) -> Rows:
-        while self._full:
-            stream = self._full.popleft()
-            found = await self._new([stream], limit, None)
-            if found:
-                return found
-        return []
-
-    async def _of_others(self, limit: int, block_ms: int | None) -> Rows:
-        others = [stream for stream in self._turns if stream not in self._full]
-        self._others_read_at = asyncio.get_running_loop().time()
-        if limit < len(others):
-            found = await self._in_turn(others, limit)
-            if found or block_ms is None:
-                return found
-        if not others:
-            return []
-        # All were empty just now: that several fill at the same moment is rare, and one entry of each is bearable.
-        return await self._new(others, max(1, limit // len(others)), block_ms)
-
-    async def _new(self, streams: Collection[bytes], count: int, block_ms: int | None) -> Rows:
-        """At most `count` entries of each."""
-        cursors = dict.fromkeys(streams, b">")
-        if block_ms is None or self._one_call:
-            found = await self._all(cursors, count, block_ms)
-        else:
-            found = await self._all(cursors, count, None) or await self._first(cursors, count, block_ms)
-        if count > 1:  # a single entry says nothing of more
-            self._full += [stream for stream, rows in found if len(rows) == count and stream not in self._full]
+        found = [] if self._is_quiet and block_ms is not None else await self._there(limit)
+        if not found and block_ms is not None:
+            found = await self._awaited(max(1, limit // len(self._turns)), block_ms)
+            self._is_quiet = not found
         return found
 
-    async def _in_turn(self, others: Sequence[bytes], limit: int) -> Rows:
-        """Fewer entries than there are streams: ask some streams for one each, others first the next time."""
+    async def _there(self, limit: int) -> Rows:
+        """What can be read at once; the stream that is next in turn comes first."""
         found: Rows = []
-        unasked = deque(others)
-        while unasked and len(found) < limit:
-            asked = [unasked.popleft() for _ in range(min(limit - len(found), len(unasked)))]
-            for stream in asked:
-                self._turns.remove(stream)
-                self._turns.append(stream)
-            found += await self._new(asked, 1, None)
+        for asked in self._split(dict.fromkeys(self._turns, b">")).values():
+            names = [stream.decode() for stream in asked]
+            room = limit - sum(len(rows) for _, rows in found)
+            for stream, rows in await self._scripts.call("read", names, [self._group, self._consumer, room]):
+                found.append((stream, [(entry_id, _fields(flat)) for entry_id, flat in rows]))
+            if sum(len(rows) for _, rows in found) >= limit:
+                break
+        if found:
+            # The last one may have more, and has had its turn.
+            self._turns.rotate(-1 - self._turns.index(found[-1][0]))
         return found
+
+    async def _awaited(self, count: int, block_ms: int) -> Rows:
+        """At most `count` entries of each stream, when there are any."""
+        cursors = dict.fromkeys(self._turns, b">")
+        if self._one_call:
+            return await self._all(cursors, count, block_ms)
+        return await self._all(cursors, count, None) or await self._first(cursors, count, block_ms)
 
     def arrived(self) -> Rows:
         """What came after an earlier wait had ended with another stream's entries. Raises that read's error."""
@@ -136,3 +113,8 @@ class Reading:
     async def _one(self, cursors: Cursors, count: int, block_ms: int | None) -> Rows:
         reader: Any = self._reader
         return list(await reader.xreadgroup(self._group, self._consumer, cursors, count=count, block=block_ms) or [])
+
+
+def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes] | None:
+    """None for an entry that somebody deleted while it was pending."""
+    return dict(zip(flat[0::2], flat[1::2], strict=True)) if flat else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Literal, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -19,7 +19,7 @@ class Wire:
         self.url = ""
         self.breaks = 0
         self._lose: Lost = "request"
-        self._word = b""
+        self._words: Sequence[bytes] = ()
         self._countdown = 0
         self._server: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
@@ -42,12 +42,12 @@ class Wire:
                 end.close()
             await asyncio.gather(*wire._tasks)
 
-    def lose(self, what: Lost, word: bytes, nth: int = 1) -> None:
-        """Break the connection at the nth request from now that contains `word`, once."""
-        self._lose, self._word, self._countdown = what, word, nth
+    def lose(self, what: Lost, words: Sequence[bytes], nth: int = 1) -> None:
+        """Break the connection at the nth request from now that contains one of the `words`, once."""
+        self._lose, self._words, self._countdown = what, words, nth
 
     def _breaks_at(self, request: bytes) -> bool:
-        if self._countdown == 0 or self._word not in request:
+        if self._countdown == 0 or not any(word in request for word in self._words):
             return False
         self._countdown -= 1
         if self._countdown:

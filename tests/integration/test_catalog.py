@@ -602,7 +602,7 @@ async def test_a_connection_lost_at_the_commit_leaves_one_history_row_after_the_
         pool = Connections(wire.url)
         try:
             # 3: a query. The driver sends the first COMMIT itself, when it connects.
-            wire.lose(lost, b"\x03COMMIT", 2)
+            wire.lose(lost, [b"\x03COMMIT"], 2)
             with pytest.raises(CatalogDownError):
                 await Commitments(pool).commit([placed], NOW)
             assert wire.breaks == 1

@@ -195,7 +195,7 @@ async def test_an_outage_at_the_burial_ends_nothing(seen: Streams, redis_db: str
     await seen.add_raw("views", ["v1", "{not json"])
     await view(seen, CID, views=2)
     async with Wire.to(redis_db) as wire:
-        wire.lose(lost, b"undecodable")
+        wire.lose(lost, [b"undecodable"])
         async with at_work(plan, settings_of(wire.url, database)):
             await counts(seen, CID, 2)
         assert wire.breaks == 1
@@ -212,7 +212,7 @@ async def test_a_connection_lost_at_the_tally_counts_each_view_once(
         await view(seen, cid, views=7)
     async with Wire.to(redis_db) as wire:
         # Only the tally's arguments are the group, one entry, the largest count.
-        wire.lose(lost, b"\r\nplanner\r\n$1\r\n1\r\n$16\r\n%d\r\n" % COUNT_MAX, nth)
+        wire.lose(lost, [b"\r\nplanner\r\n$1\r\n1\r\n$16\r\n%d\r\n" % COUNT_MAX], nth)
         async with at_work(plan, settings_of(wire.url, database)):
             for cid in cids:
                 await counts(seen, cid, 7)

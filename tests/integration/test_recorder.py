@@ -117,7 +117,7 @@ async def test_a_connection_lost_at_mysqls_commit_records_once_and_retires_once(
     placed = await put(seen, tables, CID, level_root)
     async with Wire.to(database) as wire:
         # The driver sends the first COMMIT itself, when it connects.
-        wire.lose(lost, b"\x03COMMIT", 2)
+        wire.lose(lost, [b"\x03COMMIT"], 2)
         async with at_work(record, settings_of(redis_db, wire.url)):
             await all_retired(seen, 1)
         assert wire.breaks == 1
@@ -137,7 +137,7 @@ async def test_a_connection_lost_at_redis_script_records_once_and_retires_once(
         await put(seen, tables, cid, level_root)
     async with Wire.to(redis_db) as wire:
         # Only the commit script is called with the flat retire, so with this field.
-        wire.lose(lost, b"not_before")
+        wire.lose(lost, [b"not_before"])
         async with at_work(record, settings_of(wire.url, database)):
             await all_retired(seen, 3)
             await asyncio.sleep(0.2)
