@@ -191,6 +191,11 @@ def link_entry(old: Entry, new: Entry) -> None:
     os.link(old.name, new.name, src_dir_fd=old.directory, dst_dir_fd=new.directory, follow_symlinks=False)
 
 
+def link_open(source: OpenFile, new: Entry) -> None:
+    """A second name for the very file that is held open, whatever its old name means by now. Raises OSError."""
+    os.link(f"/proc/self/fd/{source.fd}", new.name, dst_dir_fd=new.directory, follow_symlinks=True)
+
+
 def check_apart(source: Entry, part: Entry) -> None:
     """Raises DeadLetterError where the target's directory is the source's, perhaps under another device number.
 

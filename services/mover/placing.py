@@ -27,6 +27,7 @@ from services.mover.place import (
     Placement,
     check_apart,
     link_entry,
+    link_open,
     placement_of,
     rename_part,
     sweep,
@@ -41,10 +42,13 @@ SMALL_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class _Ready:
-    """A complete part. `fd` is the part's own descriptor, or the source's where the part is a link to it."""
+    """A complete part. `fd` is the part's own descriptor, or the source's where the part is a link to it.
+
+    Without a part the source needs nothing but its new name.
+    """
 
     source: OpenFile
-    part: Entry
+    part: Entry | None
     target: Entry
     fd: int
     copied: Copied
@@ -65,6 +69,7 @@ class Placing:
         self.unsynced: dict[int, RetryError] = {}
         """Of which moves, by their place in `prepare`, a sync failed: neither to be trusted nor left to `place`."""
         self._links_refused = False
+        self._links_work: set[tuple[int, int]] = set()
         self._buffer = memoryview(bytearray(0))
         self._in_use = threading.Lock()
         self._closed = False
@@ -132,12 +137,19 @@ class Placing:
             part = Entry(target.directory, part_name(move.move_id, attempt))
             sweep(move.move_id, attempt, target)
             if target.stat() is None:
-                ready = self._linked(source, part, target) or self._copied(source, part, target)
+                ready = self._named_only(source, target) or self._linked(source, part, target)
+                ready = ready or self._copied(source, part, target)
         finally:
             if ready is None:
                 os.close(source.fd)
         if ready is not None:
             self._ready[number] = ready
+
+    def _named_only(self, source: OpenFile, target: Entry) -> _Ready | None:
+        """None where no link was made yet between the two directories."""
+        if (source.entry.directory, target.directory) not in self._links_work:
+            return None
+        return _Ready(source, None, target, source.fd, Copied("link", ""))
 
     def _linked(self, source: OpenFile, part: Entry, target: Entry) -> _Ready | None:
         """None where only a copy can do: once refused between two levels, a link is not tried again in this batch."""
@@ -156,6 +168,7 @@ class Placing:
         except BaseException:
             discard(part)
             raise
+        self._links_work.add((source.entry.directory, target.directory))
         return _Ready(source, part, target, source.fd, Copied("link", ""))
 
     def _copied(self, source: OpenFile, part: Entry, target: Entry) -> _Ready | None:
@@ -218,7 +231,7 @@ class Placing:
     def _verify(self, ready: _Ready) -> None:
         content = self._read(ready.fd, ready.source.stat.st_size)
         if blake3(content, max_threads=1).hexdigest() != ready.copied.digest:
-            raise RetryError(Reason.COPY_DIFFERS, f"{ready.part.name!r} was read back with another digest")
+            raise RetryError(Reason.COPY_DIFFERS, f"{ready.target.name!r} was read back with another digest")
 
     def _confirm(self) -> dict[int, Placement]:
         """Make the new names durable, and see that they mean what was placed."""
@@ -259,13 +272,16 @@ def _lock(source: OpenFile) -> None:
 def _publish(ready: _Ready) -> None:
     if not ready.source.is_unchanged():
         raise RetryError(Reason.SOURCE_CHANGED, f"{ready.source.entry.name!r} while it was placed")
-    rename_part(ready.part, ready.target)
+    if ready.part is None:
+        link_open(ready.source, ready.target)
+    else:
+        rename_part(ready.part, ready.target)
     ready.published = True
 
 
 def _undo(ready: _Ready) -> None:
     """What was published stays."""
-    if not ready.published:
+    if not ready.published and ready.part is not None:
         discard(ready.part)
     _close_all({ready.fd, ready.source.fd})
 

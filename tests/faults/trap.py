@@ -13,7 +13,7 @@ Moment = Literal["before", "after"]
 Match = bytes | Callable[[bytes], bool]
 
 
-def script(name: str) -> Match:
+def script(name: str) -> Callable[[bytes], bool]:
     """Matches a call of the Lua script, also the first one on an empty server, which carries its text."""
     found = load(name)
     sha, text = found.sha.encode(), found.text.encode()
