@@ -10,16 +10,15 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from blake3 import blake3
-
 from services.mover.beneath import Reason, open_regular
 from services.mover.blame import blaming
-from services.mover.copying import Copied, ShouldStop, drop_cache, keep_metadata
+from services.mover.copying import Copied, HandedBackError, ShouldStop, drop_cache, keep_metadata
 from services.mover.directories import Directories
 from services.mover.identity import Entry, OpenFile, discard, is_move_id, part_name, same_inode
 from services.mover.place import (
@@ -33,16 +32,17 @@ from services.mover.place import (
     sweep,
 )
 from services.mover.syncing import sync_directories, sync_files
+from services.mover.whole import SMALL_BYTES, copy_whole, is_direct, verify_whole
 from shared.errors import ReshelveError, RetryError
 from shared.messages import Move
 
-SMALL_BYTES = 1 << 20
-"""A larger file is copied by itself: it would keep the others waiting."""
+COPIERS = 4
+"""So many threads of a batch copy and read back what goes past the page cache, which is waiting for the device."""
 
 
 @dataclass(slots=True)
 class _Ready:
-    """A complete part. `fd` is the part's own descriptor, or the source's where the part is a link to it.
+    """A part. `fd` is its own descriptor, or the source's where the part is a link to it.
 
     Without a part the source needs nothing but its new name.
     """
@@ -53,6 +53,10 @@ class _Ready:
     fd: int
     copied: Copied
     published: bool = False
+
+    @property
+    def size(self) -> int:
+        return self.source.stat.st_size
 
 
 class Placing:
@@ -70,7 +74,6 @@ class Placing:
         """Of which moves, by their place in `prepare`, a sync failed: neither to be trusted nor left to `place`."""
         self._links_refused = False
         self._links_work: set[tuple[int, int]] = set()
-        self._buffer = memoryview(bytearray(0))
         self._in_use = threading.Lock()
         self._closed = False
 
@@ -93,6 +96,7 @@ class Placing:
                 if self._should_stop():
                     break
                 self._try(number, lambda n=number, m=move, a=attempt: self._make(n, m, a))  # type: ignore[misc]
+            self._for_each(self._copies(), self._fill)
             self._make_durable()
             for number, ready in list(self._ready.items()):
                 self._try(number, lambda r=ready: _lock(r.source))  # type: ignore[misc]
@@ -138,7 +142,7 @@ class Placing:
             sweep(move.move_id, attempt, target)
             if target.stat() is None:
                 ready = self._named_only(source, target) or self._linked(source, part, target)
-                ready = ready or self._copied(source, part, target)
+                ready = ready or self._empty(source, part, target)
         finally:
             if ready is None:
                 os.close(source.fd)
@@ -171,22 +175,39 @@ class Placing:
         self._links_work.add((source.entry.directory, target.directory))
         return _Ready(source, part, target, source.fd, Copied("link", ""))
 
-    def _copied(self, source: OpenFile, part: Entry, target: Entry) -> _Ready | None:
+    def _empty(self, source: OpenFile, part: Entry, target: Entry) -> _Ready | None:
         if source.stat.st_size > SMALL_BYTES:
             return None
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(part.name, flags, 0o600, dir_fd=part.directory)
         try:
             self._check_apart(source.entry, part)
-            content = self._read(source.fd, source.stat.st_size)
-            digest = blake3(content, max_threads=1).hexdigest()
-            _write(fd, content)
-            keep_metadata(source, fd)
         except BaseException:
             discard(part)
             os.close(fd)
             raise
-        return _Ready(source, part, target, fd, Copied("copy", digest))
+        return _Ready(source, part, target, fd, Copied("copy", ""))
+
+    def _copies(self) -> dict[int, _Ready]:
+        return {number: ready for number, ready in self._ready.items() if ready.copied.method == "copy"}
+
+    def _for_each(self, copies: Mapping[int, _Ready], action: Callable[[_Ready], object]) -> None:
+        """Do it, for several at a time where that is worth it, and drop those for which it fails."""
+        direct = {number: ready for number, ready in copies.items() if is_direct(ready.size)}
+        for number, ready in copies.items():
+            if number not in direct:
+                self._try(number, lambda r=ready: action(r))  # type: ignore[misc]
+        if direct:
+            with ThreadPoolExecutor(min(COPIERS, len(direct)), "copy") as pool:
+                coming = {number: pool.submit(action, ready) for number, ready in direct.items()}
+                for number, future in coming.items():
+                    self._try(number, future.result)
+
+    def _fill(self, ready: _Ready) -> None:
+        if self._should_stop():
+            raise HandedBackError("the mover stops")
+        ready.copied = Copied("copy", copy_whole(ready.source, ready.fd))
+        keep_metadata(ready.source, ready.fd)
 
     def _check_apart(self, source: Entry, part: Entry) -> None:
         here, there = self._directories.stat(source.directory), self._directories.stat(part.directory)
@@ -194,19 +215,9 @@ class Placing:
         if here.st_dev != there.st_dev or here.st_ino == there.st_ino:
             check_apart(source, part)
 
-    def _read(self, fd: int, size: int) -> memoryview:
-        """The content, valid until the next is read. Raises RetryError where the file has another size by now."""
-        if len(self._buffer) <= size:
-            self._buffer = memoryview(bytearray(SMALL_BYTES + 1 if size else 1))
-        # One byte more: a file that has grown shows.
-        count = os.preadv(fd, [self._buffer[: size + 1]], 0)
-        if count != size:
-            raise RetryError(Reason.SOURCE_CHANGED, f"{size} bytes became {count}")
-        return self._buffer[:size]
-
     def _make_durable(self) -> None:
         """Sync and read back what was copied. Where a sync failed, none of the parts is used: they are made anew."""
-        copies = {number: ready for number, ready in self._ready.items() if ready.copied.digest}
+        copies = self._copies()
         if not self._synced(copies, lambda: sync_files([ready.fd for ready in copies.values()])):
             for number in copies:
                 self._drop(number)
@@ -215,9 +226,9 @@ class Placing:
             drop_cache(ready.fd)
         for ready in copies.values():
             # All at once to the device, not one after the other.
-            os.posix_fadvise(ready.fd, 0, 0, os.POSIX_FADV_WILLNEED)
-        for number, ready in copies.items():
-            self._try(number, lambda r=ready: self._verify(r))  # type: ignore[misc]
+            if not is_direct(ready.size):
+                os.posix_fadvise(ready.fd, 0, 0, os.POSIX_FADV_WILLNEED)
+        self._for_each(copies, lambda ready: verify_whole(ready.fd, ready.size, ready.copied.digest))
 
     def _synced(self, numbers: Iterable[int], sync: Callable[[], None]) -> bool:
         try:
@@ -227,11 +238,6 @@ class Placing:
             self.unsynced.update(dict.fromkeys(numbers, error))
             return False
         return True
-
-    def _verify(self, ready: _Ready) -> None:
-        content = self._read(ready.fd, ready.source.stat.st_size)
-        if blake3(content, max_threads=1).hexdigest() != ready.copied.digest:
-            raise RetryError(Reason.COPY_DIFFERS, f"{ready.target.name!r} was read back with another digest")
 
     def _confirm(self) -> dict[int, Placement]:
         """Make the new names durable, and see that they mean what was placed."""
@@ -257,11 +263,6 @@ def _check_linked(source: OpenFile, part: Entry) -> None:
     linked = part.stat()
     if linked is None or not same_inode(linked, source.stat):
         raise RetryError(Reason.SOURCE_CHANGED, f"{source.entry.name!r} was replaced while it was linked")
-
-
-def _write(fd: int, content: memoryview) -> None:
-    if os.write(fd, content) != len(content):
-        raise RetryError(Reason.DISK_FULL, "the part was not written in one piece")
 
 
 def _lock(source: OpenFile) -> None:

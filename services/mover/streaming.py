@@ -39,21 +39,21 @@ def stream(read: Read, size: int) -> Generator[memoryview, None, None]:
 
 
 def _in_turn(read: Read, size: int) -> Iterator[memoryview]:
-    with _buffer() as buffer:
+    with buffer() as chunk:
         offset = 0
         while offset < size:
-            count = min(read(buffer, offset), size - offset)
+            count = min(read(chunk, offset), size - offset)
             if count == 0:
                 return
-            yield buffer[:count]
+            yield chunk[:count]
             offset += count
 
 
 def _ahead(read: Read, size: int) -> Iterator[memoryview]:
     # The thread ends before its buffers are given to somebody else.
-    with _buffer() as buffer, _buffer() as other, ThreadPoolExecutor(1, "read-ahead") as reader:
-        offset, turns = 0, [buffer, other]
-        coming: Future[int] = reader.submit(read, buffer, 0)
+    with buffer() as one, buffer() as other, ThreadPoolExecutor(1, "read-ahead") as reader:
+        offset, turns = 0, [one, other]
+        coming: Future[int] = reader.submit(read, one, 0)
         while offset < size:
             count = min(coming.result(), size - offset)
             if count == 0:
@@ -67,17 +67,17 @@ def _ahead(read: Read, size: int) -> Iterator[memoryview]:
 
 
 @contextmanager
-def _buffer() -> Iterator[memoryview]:
-    """Aligned to a page, as O_DIRECT wants it."""
+def buffer() -> Iterator[memoryview]:
+    """CHUNK_BYTES for the block, aligned to a page, as O_DIRECT wants it."""
     try:
-        buffer = _spare.pop()
+        chunk = _spare.pop()
     except IndexError:
-        buffer = memoryview(mmap.mmap(-1, CHUNK_BYTES))
+        chunk = memoryview(mmap.mmap(-1, CHUNK_BYTES))
     try:
-        yield buffer
+        yield chunk
     finally:
         if len(_spare) < SPARE_BUFFERS:
-            _spare.append(buffer)
+            _spare.append(chunk)
 
 
 def go_direct(fd: int) -> None:
@@ -97,6 +97,11 @@ def _leave_direct(fd: int) -> bool:
     return bool(flags & os.O_DIRECT)
 
 
+def aligned(size: int) -> int:
+    """So many bytes to read, for a direct read of `size`."""
+    return -(-size // _SECTOR_BYTES) * _SECTOR_BYTES
+
+
 def read_at(fd: int, buffer: memoryview, offset: int) -> int:
     """Up to the whole buffer, so that a direct read is aligned even where the file ends."""
     try:
@@ -109,9 +114,15 @@ def read_at(fd: int, buffer: memoryview, offset: int) -> int:
 
 
 def write(fd: int, chunk: memoryview) -> None:
-    """All of it; what does not fill whole sectors goes through the page cache."""
-    if len(chunk) % _SECTOR_BYTES:
+    """All of it; what does not fill a whole sector at its end goes through the page cache."""
+    whole = len(chunk) - len(chunk) % _SECTOR_BYTES
+    _write_all(fd, chunk[:whole])
+    if whole < len(chunk):
         _leave_direct(fd)
+        _write_all(fd, chunk[whole:])
+
+
+def _write_all(fd: int, chunk: memoryview) -> None:
     while chunk:
         chunk = chunk[_write_some(fd, chunk) :]
 
