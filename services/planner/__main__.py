@@ -30,7 +30,7 @@ async def plan(runtime: Runtime[PlannerSettings]) -> None:
     reader = runtime.reader()
     terms = Terms(settings.lease_ms, settings.max_attempts)
     consumer = Consumer(scripts, reader, ["views"], terms=terms, log=log, stop=stop)
-    reviewing = Reviewing(contents, Reviews(scripts), catalog, log, table=table)
+    reviewing = Reviewing(Reviews(scripts), catalog, log, table=table)
     tallying = Tallying(consumer, Tallies(scripts), DeadLetters(scripts), log, crossed=reviewing.wake.set)
 
     async def keep_plan() -> None:

@@ -4,7 +4,7 @@
 --       level, filename, base to add to the count, move_id, target, why, the flat move message
 -- Reply: per item 1 opened | 0 the content changed since it was looked at, nothing was done
 local size, largest = tonumber(ARGV[1]), tonumber(ARGV[2])
-local reply, at = {}, 2
+local reply, opened, at = {}, {}, 2
 for i = 3, #KEYS do
   local key = KEYS[i]
   local cid, version, level, filename, base = unpack(ARGV, at + 1, at + 5)
@@ -20,13 +20,19 @@ for i = 3, #KEYS do
     redis.call('HSET', key, 'level', level, 'filename', filename, 'status', 'update', 'move_id', move_id,
       'target', target, 'why', why, 'attempt', '0', 'version', tonumber(version) + 1)
     redis.call('HDEL', key, 'lo', 'hi', 'absolute', 'worker_id', 'error')
-    redis.call('PERSIST', key)
-    redis.call('ZREM', KEYS[1], cid)
+    if status == 'unknown' then
+      redis.call('PERSIST', key)
+    end
+    opened[#opened + 1] = cid
     redis.call('XADD', KEYS[2], '*', unpack(ARGV, at + 9, at + 8 + size))
     reply[#reply + 1] = 1
   else
     reply[#reply + 1] = 0
   end
   at = at + 8 + size
+end
+-- Some at a time: a call takes no more values than fit on the stack.
+for first = 1, #opened, 1000 do
+  redis.call('ZREM', KEYS[1], unpack(opened, first, math.min(first + 999, #opened)))
 end
 return reply

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from services.planner.decide import Decision, Facts, Open, Rest, decide
 from shared.messages import Move, Tally, unpack_views
 from shared.moveid import new_move_id
-from shared.state.contents import Contents, ContentState
+from shared.state.contents import Contents
 from shared.state.moves import RawEntry
-from shared.state.reviews import Opening, Resting, Reviews
+from shared.state.reviews import Due, Opening, Resting, Reviews
 from shared.state.views import Tallies
 from tests.faults.model_consumer import Consumer, P
 from tests.faults.model_world import filename_of
@@ -30,7 +30,7 @@ def order(entry: RawEntry) -> tuple[int, int]:
 class Look:
     """A review that is decided on and not yet applied."""
 
-    state: ContentState
+    state: Due
     decision: Decision | None
     base: int
 
@@ -56,8 +56,9 @@ class Planner(Consumer):
 
     def look(self) -> None:
         # Sorted: in which millisecond each was asked for is chance, and a search must find the same again.
-        cids = sorted(self.bench.do(Reviews(self.bench.scripts).claim(P, 10, REVIEW_LEASE_MS)))
-        states = self.bench.do(Contents(self.bench.scripts).read(cids)) if cids else []
+        reviews = Reviews(self.bench.scripts)
+        cids = sorted(self.bench.do(reviews.claim(P, 10, REVIEW_LEASE_MS)))
+        states = self.bench.do(reviews.look(P, cids)) if cids else []
         for state in states:
             level, base = self.world.level(state.cid), 0
             if level is not None and not state.level and not state.absolute:

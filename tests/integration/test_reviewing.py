@@ -33,7 +33,7 @@ class Planning:
         self.registry = Registry(connections)
         catalog = Catalog(connections)
         self.table = LevelTable(catalog, self.contents, streams.redis, log)
-        self.reviewing = Reviewing(self.contents, Reviews(streams.scripts), catalog, log, table=self.table)
+        self.reviewing = Reviewing(Reviews(streams.scripts), catalog, log, table=self.table)
 
     async def view(self, cid: str, *, views: int = 0, total: int | None = None) -> None:
         tally = Tally.empty()
@@ -46,9 +46,9 @@ class Planning:
         outcome = await Tallies(self.streams.scripts).apply(P, ids, tally, now_ms())
         assert outcome.outcome == "counted"
 
-    async def review(self) -> None:
+    async def review(self, partition: int = P, lease_ms: int = _LEASE_MS) -> None:
         await self.table.load()
-        await self.reviewing.review(P, 100, _LEASE_MS)
+        await self.reviewing.apply(await self.reviewing.gather([partition], 100, lease_ms))
 
     async def sweep(self) -> None:
         """What the level table's loop does once."""
@@ -160,7 +160,7 @@ async def test_two_planners_that_review_at_once_open_one_relocation(planning: Pl
     await planning.registry.register(CID, "a.mp4", "bronze")
     await planning.view(CID, total=1500)
     await planning.table.load()
-    await asyncio.gather(*(planning.reviewing.review(p, 100, 1) for _ in range(4) for p in range(PARTITIONS)))
+    await asyncio.gather(*(planning.review(p, lease_ms=1) for _ in range(4) for p in range(PARTITIONS)))
     await asyncio.sleep(0.01)
-    await planning.reviewing.review(P, 100, 1)
+    await planning.review(lease_ms=1)
     assert len(await moves(planning)) == 1

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared.levels import COUNT_MAX, UNBOUNDED, Band
-from shared.state.reviews import Opening, Resting, Reviews
+from shared.state.reviews import Due, Opening, Resting, Reviews
 from tests.samples import a_move
 from tests.streams import CID, OTHER, THIRD, P, Streams, connected, now_ms
 
@@ -70,6 +70,19 @@ async def test_two_planners_never_claim_the_same(seen: Streams) -> None:
     claims = await asyncio.gather(*(Reviews(seen.scripts).claim(P, 7, 30_000) for _ in range(40)))
     cids = [cid for claim in claims for cid in claim]
     assert sorted(cids) == sorted(f"x{n}" for n in range(200))
+
+
+# --- look -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_look_says_what_redis_holds_in_the_order_asked_for(seen: Streams) -> None:
+    await seen.put_content(CID, level="silver", count=1500, at=5, status="idle", version=4, lo=1000, hi=2000)
+    await seen.put_content(OTHER, count=7, absolute=1)
+    assert await Reviews(seen.scripts).look(P, [OTHER, THIRD, CID]) == [
+        Due(OTHER, "", 7, 0, "", "0", absolute=True),
+        Due(THIRD, "", 0, 0, "", "0", absolute=False),
+        Due(CID, "silver", 1500, 5, "idle", "4", absolute=False),
+    ]
 
 
 # --- open -------------------------------------------------------------------------------------------------------------

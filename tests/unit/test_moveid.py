@@ -4,7 +4,7 @@ import time
 from itertools import pairwise
 from uuid import RFC_4122, UUID
 
-from shared.moveid import new_move_id
+from shared.moveid import new_move_id, new_move_ids
 
 
 def test_a_move_id_is_a_uuid_of_version_7() -> None:
@@ -44,3 +44,9 @@ def test_all_74_random_bits_are_random_and_no_others() -> None:
 
 def test_ids_of_one_millisecond_differ() -> None:
     assert len({new_move_id() for _ in range(20_000)}) == 20_000
+
+
+def test_many_ids_at_once_are_as_many_different_ones() -> None:
+    made = new_move_ids(20_000)
+    assert len(made) == len(set(made)) == 20_000
+    assert {UUID(text).version for text in made} == {7}
