@@ -9,7 +9,7 @@ import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Never, Self
 
@@ -67,13 +67,16 @@ class DataDirLock:
 class ServerProcess:
     """A running server and its log."""
 
-    def __init__(self, command: Sequence[str], log: Path, lock: DataDirLock) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path, lock: DataDirLock, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment` adds to our own, which has the last word."""
         if log.exists() and log.stat().st_size > _LOG_KEPT_BYTES:
             log.unlink()
         self._log = log
         with log.open("ab") as output:
             self._log_start = output.tell()
-            self._process = spawn(command, output.fileno(), lock.fd)
+            self._process = spawn(command, output.fileno(), lock.fd, environment or {})
 
     @property
     def pid(self) -> int:

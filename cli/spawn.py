@@ -11,7 +11,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cache
 
@@ -29,12 +29,16 @@ os.execv(sys.argv[2], sys.argv[2:])
 _Order = tuple[Callable[[], "subprocess.Popen[bytes]"], "Future[subprocess.Popen[bytes]]"]
 
 
-def spawn(command: Sequence[str], output: int, lock_fd: int) -> subprocess.Popen[bytes]:
-    """Start a server that writes to `output`, inherits `lock_fd`, and ends when we do. Safe from any thread."""
+def spawn(command: Sequence[str], output: int, lock_fd: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a server that writes to `output`, inherits `lock_fd`, and ends when we do. Safe from any thread.
+
+    `environment` adds to our own, which has the last word.
+    """
 
     def popen() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             dying_with_us(command),
+            env={**environment, **os.environ},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
