@@ -12,10 +12,10 @@ from tests.samples import a_move, a_placed, cids_of
 from tests.streams import PARTITIONS, P, Streams, connected
 
 _FEW, _MORE = 10, 60
-_EACH = 25
-"""Open 6, start 2, finish 4, commit 5, start 2, settle 5; 1 to spare."""
-_SCRIPTS = 7
-"""claim, open, start, finish, commit, start, settle: each once a batch."""
+_EACH = 24
+"""Look 1, open 4, start 2, finish 4, commit 5, start 2, settle 5; 1 to spare."""
+_SCRIPTS = 8
+"""claim, look, open, start, finish, commit, start, settle: each once a batch."""
 
 
 async def _relocate(streams: Streams, number: int) -> Counter[str]:
@@ -27,6 +27,7 @@ async def _relocate(streams: Streams, number: int) -> Counter[str]:
         await streams.put_review(cid)
     async with commands(streams.redis) as counted:
         assert set(await reviews.claim(P, number, 30_000)) == set(cids)
+        assert {due.status for due in await reviews.look(P, cids)} == {""}
         assert all(await reviews.open(P, [Opening(order, "0", 0) for order in orders.values()]))
         entries = await streams.deliver("moves")
         held = [Held("moves", P, entry.entry_id, orders[entry.fields[b"cid"].decode()]) for entry in entries]
