@@ -15,7 +15,7 @@ from shared.keys import StreamName
 from shared.patience import StoppedError
 from shared.state.moves import Held, RawEntry
 
-MOST = 256
+MOST = 512
 """So many entries at most are taken as one batch: beyond that, a batch takes longer and each of them costs no less."""
 _DESCRIPTORS_EACH = 4
 _DESCRIPTORS_KEPT = 256
@@ -95,7 +95,8 @@ class Hands:
             return 0
         room = self._limit - self._in_batches
         if self._limit > self._concurrency:
-            return room if room >= self._limit // 4 else 0
+            # Two batches at a time: one is with the files while the other is with Redis.
+            return room if room >= self._limit // 2 else 0
         return room - len(self._alone)
 
     def _begin(self, handler: Handler, entries: Sequence[RawEntry]) -> None:
