@@ -67,6 +67,8 @@ class Intake:
     accepted_counts: int = 0
     tallies: dict[int, Tally] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
+    """Instead of tallies: views that are still to be summed, see `lines.Lines`."""
     rejected: list[dict[str, Any]] = field(default_factory=list)
     """`{"index", "error"}` of the first LISTED_MAX rejected items; the index counts items, so blank lines do not."""
     rejected_total: int = 0
@@ -131,8 +133,9 @@ def _one_array(text: bytes) -> list[Any] | None:
 
     Lines joined by commas can pass for other items than each line alone: `{"a":1` and `"b":2}` are one object together.
     Where every line begins with a brace and there is no further brace anywhere (so none in a text, and no object
-    within another), and the array has as many objects as there are lines, each brace begins one item: then an item
-    begins with its line, and nothing but the one comma that we put there can separate it from the next.
+    within another), and the array has as many items as there are lines, and all are objects, each brace begins one
+    item: then an item begins with its line, and nothing but the one comma that we put there can separate it from the
+    next.
     """
     if text[:1] != b"{":
         return None
@@ -145,7 +148,7 @@ def _one_array(text: bytes) -> list[Any] | None:
         items: list[Any] = orjson.loads(b"[%b]" % joined)
     except orjson.JSONDecodeError:
         return None
-    return items if len(items) == lines else None
+    return items if len(items) == lines and set(map(type, items)) == {dict} else None
 
 
 def fold_lines(body: bytes, partitions: int) -> Intake:

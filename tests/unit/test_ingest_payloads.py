@@ -129,6 +129,7 @@ def test_a_malformed_line_is_rejected_by_its_index_among_lines_that_are_not_blan
         b'{"cid":"1"\n"views":3}\n{"cid":"a"},{"cid":"b"}',  # three lines, three items when joined
         b'{"cid":"1","x":[{}\n{}]}\n{},{}',
         b'{"cid":"1","cid":[{}\n{}],"cid":"2"}',
+        b'{"cid":"1","x":[1\n{}]}\n{"cid":"2"},7',  # as many braces as lines, and as many items when joined
         b'{"cid":"1","x":"a\n{b"}',
         b'{"cid":"1"}],[{"cid":"2"}\n{"cid":"3"}',
         b'{"cid":"1"},\n{"cid":"2"}',
