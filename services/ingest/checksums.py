@@ -34,11 +34,12 @@ class Checksums:
             known = self._known = {}
             new = list(cids)
         if new:
-            known.update(zip(new, _work_out(new), strict=True))
+            known.update(zip(new, work_out(new), strict=True))
         return known
 
 
-def _work_out(cids: list[str]) -> Iterable[int]:
+def work_out(cids: list[str]) -> Iterable[int]:
+    """`crc32` of each. Raises InvalidError where one of them is no cid."""
     joined = "\n".join(cids)
     names = joined.encode(errors="replace").split(b"\n")
     # A cid with a newline in it would pass for two.

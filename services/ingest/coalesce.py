@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from uuid import uuid4
 
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from services.ingest.gate import Gate
+from services.ingest.lines import Lines
 from services.ingest.payloads import Intake
 from services.ingest.problems import UnavailableError
-from shared.batching import Batcher
 from shared.levels import COUNT_MAX
 from shared.log import Log
 from shared.messages import Tally
@@ -24,40 +23,96 @@ from shared.state.views import DeadlineError, Part, TakenPartlyError, Views
 _BATCH_LIFE_MS = 600_000
 """Long beyond any deadline: a repeated batch finds its marker."""
 _REQUESTS_MAX = 2_000
-"""Requests in one batch."""
+"""Requests in one load."""
 _WAITING_MAX = 20_000
 _LONGEST_WAIT_S = 0.5
 _SHORT_S = 0.2
-"""With less time left a request is refused unsent: it would make all others of its batch hurry."""
+"""With less time left a load is refused unsent. A load stays open for as long at most, while another is under way."""
+
+_LATE = UnavailableError("Redis did not answer in time: nothing was taken in, repeat later")
 
 Parts = Mapping[int, Sequence[Part]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """One request's views; with a `marker` they are taken in once for it, else with whoever waits too."""
+class _Load:
+    """The views of requests that came at nearly the same moment; they go out together, and are answered alike."""
 
-    intake: Intake
-    marker: str
-    deadline: float
+    def __init__(self, began: float, deadline_s: float, lines: Lines, key_life_ms: int) -> None:
+        self.deadline = began + deadline_s
+        """That of its first request, so nobody's is later by more than a load stays open."""
+        self.size = 0
+        self.waiting: list[asyncio.Future[UnavailableError | None]] = []
+        self._closes = began + _short(deadline_s)
+        self._lines = lines
+        self._key_life_ms = key_life_ms
+        self._parts: dict[int, list[Part]] = defaultdict(list)
+        self._tallies: dict[int, list[Tally]] = defaultdict(list)
+        self._counted: Counter[bytes] = Counter()
+
+    def has_room(self, now: float) -> bool:
+        return now < self._closes and len(self.waiting) < _REQUESTS_MAX
+
+    def add(self, intake: Intake, marker: str) -> None:
+        """With a `marker` the views are taken in once for it, else with whoever waits too."""
+        if marker:
+            tallies = self._lines.sums(Counter(intake.lines)) if intake.lines else intake.tallies
+            for partition, tally in tallies.items():
+                self._parts[partition].append(Part(marker, self._key_life_ms, tally.pack()))
+        elif intake.lines:
+            self._counted.update(intake.lines)
+        else:
+            self._add_tallies(intake.tallies)
+        for event in intake.events:
+            self._parts[event.partition].append(Part(event.marker, self._key_life_ms, event.packed))
+
+    def parts(self) -> Parts:
+        """Views without a marker are summed into one part per partition; the others are parts of their own."""
+        self._sum_up()
+        batch = f"b-{uuid4().hex}"
+        for partition, tallies in self._tallies.items():
+            self._parts[partition].append(Part(batch, _BATCH_LIFE_MS, merged(tallies).pack()))
+        return self._parts
+
+    def _add_tallies(self, tallies: Mapping[int, Tally]) -> None:
+        if self._counted and any(tally.set for tally in tallies.values()):
+            # A total replaces what came before it, and nothing else.
+            self._sum_up()
+        for partition, tally in tallies.items():
+            self._tallies[partition].append(tally)
+
+    def _sum_up(self) -> None:
+        if self._counted:
+            for partition, tally in self._lines.sums(self._counted).items():
+                self._tallies[partition].append(tally)
+            self._counted = Counter()
 
 
 class Publisher:
-    """Takes views in. Any number of requests may wait at once; one batch is under way at a time."""
+    """Takes views in. Any number of requests may wait at once; one load is under way at a time."""
 
     def __init__(
-        self, views: Views, gate: Gate, log: Log, *, deadline_s: float, pending_limit: int, key_life_s: int
+        self,
+        views: Views,
+        gate: Gate,
+        lines: Lines,
+        log: Log,
+        *,
+        deadline_s: float,
+        pending_limit: int,
+        key_life_s: int,
     ) -> None:
         """`pending_limit` bytes of bodies may wait; the markers of keys and events live for `key_life_s`."""
         self._views = views
         self._gate = gate
+        self._lines = lines
         self._log = log
         self._deadline_s = deadline_s
         self._pending_limit = pending_limit
         self._key_life_ms = key_life_s * 1000
         self._pending_bytes = 0
         self._pending = 0
-        self._batcher: Batcher[_Waiting, UnavailableError | None] = Batcher(self._flush, _REQUESTS_MAX)
+        self._loads: deque[_Load] = deque()
+        self._sending: asyncio.Task[None] | None = None
 
     async def publish(self, intake: Intake, size: int, marker: str = "") -> None:
         """Returns when Redis has acknowledged what came in `size` bytes.
@@ -68,45 +123,58 @@ class Publisher:
         self._gate.check()
         if not intake.accepted:
             return
-        if self._pending_bytes + size > self._pending_limit or self._pending >= _WAITING_MAX:
-            raise UnavailableError("too many views wait for Redis: nothing was taken in, repeat later", retry_after_s=1)
-        deadline = asyncio.get_running_loop().time() + self._deadline_s
-        self._pending_bytes += size
-        self._pending += 1
-        try:
-            refusal = await self._batcher.submit(_Waiting(intake, marker, deadline))
-        finally:
-            self._pending_bytes -= size
-            self._pending -= 1
+        refusal = await self.submit(intake, size, marker)
         if refusal is not None:
             raise refusal
 
-    async def _flush(self, waiting: Sequence[_Waiting]) -> list[UnavailableError | None]:
-        now = asyncio.get_running_loop().time()
-        short = min(_SHORT_S, self._deadline_s / 2)
-        sent = [request for request in waiting if request.deadline - now > short]
-        late = UnavailableError("Redis did not answer in time: nothing was taken in, repeat later")
-        refusal = None
-        if sent:
-            refusal = await self._send(self._parts(sent), min(request.deadline for request in sent))
-        return [refusal if request.deadline - now > short else late for request in waiting]
+    def submit(self, intake: Intake, size: int, marker: str = "") -> asyncio.Future[UnavailableError | None]:
+        """As `publish` for views that are there and a gate that is open; the answer comes as a future's result."""
+        if self._pending_bytes + size > self._pending_limit or self._pending >= _WAITING_MAX:
+            raise UnavailableError("too many views wait for Redis: nothing was taken in, repeat later", retry_after_s=1)
+        loop = asyncio.get_running_loop()
+        load = self._open_load(loop.time())
+        load.add(intake, marker)
+        load.size += size
+        answer: asyncio.Future[UnavailableError | None] = loop.create_future()
+        load.waiting.append(answer)
+        self._pending_bytes += size
+        self._pending += 1
+        if self._sending is None:
+            self._sending = loop.create_task(self._send_all())
+        return answer
 
-    def _parts(self, waiting: Sequence[_Waiting]) -> Parts:
-        """Views without a marker are summed into one part per partition; the others are parts of their own."""
-        parts: dict[int, list[Part]] = defaultdict(list)
-        anonymous: dict[int, list[Tally]] = defaultdict(list)
-        for request in waiting:
-            for partition, tally in request.intake.tallies.items():
-                if request.marker:
-                    parts[partition].append(Part(request.marker, self._key_life_ms, tally.pack()))
-                else:
-                    anonymous[partition].append(tally)
-            for event in request.intake.events:
-                parts[event.partition].append(Part(event.marker, self._key_life_ms, event.packed))
-        batch = f"b-{uuid4().hex}"
-        for partition, tallies in anonymous.items():
-            parts[partition].append(Part(batch, _BATCH_LIFE_MS, merged(tallies).pack()))
-        return parts
+    def _open_load(self, now: float) -> _Load:
+        if not self._loads or not self._loads[-1].has_room(now):
+            self._loads.append(_Load(now, self._deadline_s, self._lines, self._key_life_ms))
+        return self._loads[-1]
+
+    async def _send_all(self) -> None:
+        """Whatever comes while a load is under way makes up the next ones: no timer, no added delay."""
+        try:
+            while self._loads:
+                load = self._loads.popleft()
+                try:
+                    await self._send_load(load)
+                finally:
+                    self._pending_bytes -= load.size
+                    self._pending -= len(load.waiting)
+        finally:
+            self._sending = None
+
+    async def _send_load(self, load: _Load) -> None:
+        try:
+            if load.deadline - asyncio.get_running_loop().time() <= _short(self._deadline_s):
+                refusal: UnavailableError | None = _LATE
+            else:
+                refusal = await self._send(load.parts(), load.deadline)
+        except Exception as error:  # noqa: BLE001  # handed to those who wait for the answer
+            for answer in load.waiting:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        for answer in load.waiting:
+            if not answer.done():
+                answer.set_result(refusal)
 
     async def _send(self, parts: Parts, deadline: float) -> UnavailableError | None:
         """Repeat the same parts, with the same markers, until Redis has taken them in or the deadline is over.
@@ -138,6 +206,10 @@ class Publisher:
                 await asyncio.sleep(wait_s)
             else:
                 return None
+
+
+def _short(deadline_s: float) -> float:
+    return min(_SHORT_S, deadline_s / 2)
 
 
 def _refusal(cause: str, failures: int) -> UnavailableError:

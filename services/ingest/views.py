@@ -15,6 +15,7 @@ from services.ingest.bodies import read_body
 from services.ingest.coalesce import Publisher
 from services.ingest.gate import Gate
 from services.ingest.idempotency import HEADER, Idempotency, check_key
+from services.ingest.lines import Lines
 from services.ingest.payloads import Intake, TooManyError, UnsupportedError
 from services.ingest.problems import ProblemError
 from shared import metrics
@@ -62,12 +63,20 @@ class ViewsEndpoint:
     """Takes views in."""
 
     def __init__(
-        self, publisher: Publisher, gate: Gate, idempotency: Idempotency, pool: Executor, *, partitions: int
+        self,
+        publisher: Publisher,
+        gate: Gate,
+        idempotency: Idempotency,
+        lines: Lines,
+        pool: Executor,
+        *,
+        partitions: int,
     ) -> None:
         """`pool` parses large bodies."""
         self._publisher = publisher
         self._gate = gate
         self._idempotency = idempotency
+        self._lines = lines
         self._pool = pool
         self._partitions = partitions
 
@@ -107,15 +116,22 @@ class ViewsEndpoint:
             if kind == "json" and events.is_binary(request.headers):
                 return events.parse_binary(request.headers, body, self._partitions)
             if len(body) < _LARGE_BYTES:
-                return _PARSERS[kind](body, self._partitions)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, _PARSERS[kind], body, self._partitions)
+                return self._parsed(kind, body)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._parsed, kind, body)
         except UnsupportedError as error:
             raise ProblemError(415, str(error)) from None
         except TooManyError as error:
             raise ProblemError(413, str(error)) from None
         except InvalidError as error:
             raise ProblemError(400, str(error)) from None
+
+    def _parsed(self, kind: payloads.Format, body: bytes) -> Intake:
+        lines: list[bytes] = []
+        if kind == "ndjson":
+            lines = self._lines.of(body)
+        elif kind == "json":
+            lines = self._lines.one(body)
+        return Intake(len(lines), lines=lines) if lines else _PARSERS[kind](body, self._partitions)
 
 
 def count(intake: Intake) -> None:

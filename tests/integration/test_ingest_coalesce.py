@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from cli.private_redis import PrivateRedis
 from services.ingest.coalesce import Publisher
 from services.ingest.gate import Gate
+from services.ingest.lines import Lines
 from services.ingest.payloads import Intake, parse_json
 from services.ingest.problems import UnavailableError
 from shared.levels import COUNT_MAX
@@ -57,8 +58,9 @@ async def opened(scripts: Scripts, *, deadline_s: float = 5, pending_limit: int 
     log = structlog.get_logger()
     gate = Gate(scripts.redis, Contents(scripts), 1000, log)
     await gate.look()
+    lines = Lines(PARTITIONS)
     publisher = Publisher(
-        Views(scripts), gate, log, deadline_s=deadline_s, pending_limit=pending_limit, key_life_s=3600
+        Views(scripts), gate, lines, log, deadline_s=deadline_s, pending_limit=pending_limit, key_life_s=3600
     )
     return publisher, gate
 
@@ -97,6 +99,22 @@ async def test_totals_and_increments_keep_their_order(scripts: Scripts) -> None:
     bodies = [b'{"cid": "7", "views": 5}', b'{"cid": "7", "count": 100}', b'{"cid": "7"}']
     await asyncio.gather(*(publisher.publish(parse_json(body, PARTITIONS), 10) for body in bodies))
     assert (await taken_in(scripts)).set == {"7": 101}
+
+
+async def test_totals_and_lines_keep_their_order(scripts: Scripts) -> None:
+    publisher, _ = await opened(scripts)
+    line = Intake(1, lines=[b'{"cid":"7"}'])
+    total = parse_json(b'{"cid": "7", "count": 100}', PARTITIONS)
+    await publisher.publish(line, 10)
+    await asyncio.gather(*(publisher.publish(intake, 10) for intake in (line, line, total, line, views(7), line)))
+    assert (await taken_in(scripts)).set == {"7": 103}
+
+
+async def test_lines_under_a_marker_are_taken_in_once(scripts: Scripts) -> None:
+    publisher, _ = await opened(scripts)
+    line = Intake(2, lines=[b'{"cid":"7"}', b'{"cid":"8","views":5}'])
+    await asyncio.gather(*(publisher.publish(line, 10, marker) for marker in ("ik-1", "ik-1", "", "ik-2")))
+    assert (await taken_in(scripts)).add == {"7": 3, "8": 15}
 
 
 async def test_a_sum_beyond_the_largest_count_stops_there(scripts: Scripts) -> None:
