@@ -23,6 +23,8 @@ _ATTEMPT_S = 2.0
 _KEEPALIVE_S = 75
 _DRAIN_S = 5
 _BACKLOG = 1024
+_READ_AHEAD_BYTES = 16 * 1024
+"""What a connection may hold that nobody has asked for yet: twice this, and what one read of the socket brings."""
 _GC_THRESHOLD = 50_000
 
 
@@ -33,7 +35,7 @@ async def ingest(runtime: Runtime[IngestSettings]) -> None:
     redis = connect(settings.redis_url.get_secret_value(), timeout_s=min(_ATTEMPT_S, settings.deadline_s))
     publishing = Scripts(redis, settings.partitions)
     gate = Gate(redis, Contents(publishing), settings.backlog_limit, runtime.log)
-    pools = Pools(ThreadPoolExecutor(2, "parsing"), ThreadPoolExecutor(4, "looking"))
+    pools = Pools(ThreadPoolExecutor(1, "parsing"), ThreadPoolExecutor(4, "looking"))
     app = build_app(
         settings,
         runtime.log,
@@ -49,6 +51,7 @@ async def ingest(runtime: Runtime[IngestSettings]) -> None:
         access_log=None,
         logger=server_logger(),
         keepalive_timeout=_KEEPALIVE_S,
+        read_bufsize=_READ_AHEAD_BYTES,
         shutdown_timeout=settings.deadline_s + _DRAIN_S,
     )
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from aiohttp import web
 
 from services.ingest.authorize import asks_for_tokens
+from services.ingest.bodies import ROOM
 from services.ingest.coalesce import Publisher
 from services.ingest.contents import ContentsEndpoint
 from services.ingest.dead import DeadLettersEndpoint
@@ -20,6 +21,7 @@ from services.ingest.idempotency import Idempotency
 from services.ingest.levels import LevelsEndpoint
 from services.ingest.lines import Lines
 from services.ingest.problems import answers_problems
+from services.ingest.room import Room
 from services.ingest.sentences import SentencesEndpoint
 from services.ingest.settings import IngestSettings
 from services.ingest.tokens import Tokens
@@ -59,6 +61,7 @@ def build_app(
     views = Views(publishing)
     deadline_s, key_life_s = settings.deadline_s, settings.key_life_s
     lines = Lines(settings.partitions)
+    room = Room(settings.reading_limit_bytes, deadline_s)
     publisher = Publisher(
         views,
         gate,
@@ -69,7 +72,9 @@ def build_app(
         key_life_s=key_life_s,
     )
     idempotency = Idempotency(views, deadline_s=deadline_s, key_life_s=key_life_s)
-    taking = ViewsEndpoint(publisher, gate, idempotency, lines, pools.parsing, partitions=settings.partitions)
+    taking = ViewsEndpoint(
+        publisher, gate, idempotency, lines, room, pool=pools.parsing, partitions=settings.partitions
+    )
     tracking = ContentsEndpoint(catalog, registry, contents, pools.looking, log)
     history = HistoryEndpoint(catalog)
     levels = LevelsEndpoint(catalog, registry, log)
@@ -81,6 +86,7 @@ def build_app(
     # Whoever checks tokens comes second: its refusals are problems too.
     asking = [asks_for_tokens(Tokens(settings.tokens_file, log), log)] if settings.tokens_file else []
     app = web.Application(client_max_size=settings.body_limit_bytes, middlewares=[answers_problems(log), *asking])
+    app[ROOM] = room
     app.router.add_post("/v1/views", taking.post)
     app.router.add_post("/v1/contents", tracking.register)
     app.router.add_get("/v1/contents/{cid}", tracking.show, allow_head=False)

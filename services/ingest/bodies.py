@@ -12,22 +12,33 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from services.ingest.payloads import UnsupportedError, check_utf8, load
 from services.ingest.problems import ProblemError
+from services.ingest.room import Room, Share
 from shared.errors import InvalidError
 from shared.names import check_cid
+
+ROOM = web.AppKey("room", Room)
 
 _BODY_TIMEOUT_S = 30
 _FORM = "application/x-www-form-urlencoded"
 _FORM_FIELDS_MAX = 100
 
 
-async def read_body(request: web.Request) -> bytes:
-    """The whole body. Raises ProblemError for one that is damaged or trickles in too slowly."""
+async def read_body(request: web.Request, share: Share) -> bytes:
+    """The whole body, which grows the share as it comes.
+
+    Raises ProblemError for one that is damaged, trickles in too slowly, or for which there is no room just now.
+    """
+    content = request.content
     try:
-        if request.content.is_eof():
+        if content.is_eof():
             # All of it came with the headers, as small bodies do: no clock is needed.
-            return await request.read()
+            body = await content.readany()
+            if len(body) > request.client_max_size:
+                raise web.HTTPRequestEntityTooLarge(request.client_max_size)
+            share.hold(len(body))
+            return body
         async with asyncio.timeout(_BODY_TIMEOUT_S):
-            return await request.read()
+            return await _read(request, share)
     except TimeoutError:
         raise ProblemError(408, f"the body did not arrive within {_BODY_TIMEOUT_S} s") from None
     except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
@@ -35,11 +46,25 @@ async def read_body(request: web.Request) -> bytes:
         raise ProblemError(400, "the body is damaged or incomplete", headers={"Connection": "close"}) from None
 
 
+async def _read(request: web.Request, share: Share) -> bytes:
+    """Not by `request.read()`: it lets aiohttp buffer twice the largest body per connection, which nobody counts."""
+    pieces: list[bytes] = []
+    size, largest = 0, request.client_max_size
+    while piece := await request.content.readany():
+        size += len(piece)
+        if size > largest:
+            raise web.HTTPRequestEntityTooLarge(largest)
+        await share.grow(len(piece))
+        pieces.append(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
 async def read_json(request: web.Request) -> Any:
     """The body as JSON. Raises ProblemError."""
     _expect(request, "application/json")
     try:
-        return load(await read_body(request))
+        with request.app[ROOM].share() as share:
+            return load(await read_body(request, share))
     except InvalidError as error:
         raise ProblemError(400, str(error)) from None
 
@@ -47,7 +72,8 @@ async def read_json(request: web.Request) -> Any:
 async def read_form(request: web.Request, *names: str) -> list[str]:
     """The values of a form's fields `names`; others are ignored. Raises ProblemError unless each comes once."""
     _expect(request, _FORM)
-    body = await read_body(request)
+    with request.app[ROOM].share() as share:
+        body = await read_body(request, share)
     try:
         pairs = parse_qsl(
             body.decode(), keep_blank_values=True, strict_parsing=bool(body), errors="strict",

@@ -31,6 +31,7 @@ _SHORT_S = 0.2
 
 _LATE = UnavailableError("Redis did not answer in time: nothing was taken in, repeat later")
 
+Answer = asyncio.Future[UnavailableError | None]
 Parts = Mapping[int, Sequence[Part]]
 
 
@@ -41,7 +42,7 @@ class _Load:
         self.deadline = began + deadline_s
         """That of its first request, so nobody's is later by more than a load stays open."""
         self.size = 0
-        self.waiting: list[asyncio.Future[UnavailableError | None]] = []
+        self.waiting: list[Answer] = []
         self._closes = began + _short(deadline_s)
         self._lines = lines
         self._key_life_ms = key_life_ms
@@ -115,27 +116,30 @@ class Publisher:
         self._sending: asyncio.Task[None] | None = None
 
     async def publish(self, intake: Intake, size: int, marker: str = "") -> None:
-        """Returns when Redis has acknowledged what came in `size` bytes.
-
-        Raises UnavailableError: nothing was taken in; or, where Redis fell silent in the midst of it, nobody knows, and
-        only a repetition with the same marker (or event ids) is safe.
-        """
-        self._gate.check()
-        if not intake.accepted:
-            return
+        """Returns when Redis has acknowledged what came in `size` bytes. Raises UnavailableError as `submit` does."""
         refusal = await self.submit(intake, size, marker)
         if refusal is not None:
             raise refusal
 
-    def submit(self, intake: Intake, size: int, marker: str = "") -> asyncio.Future[UnavailableError | None]:
-        """As `publish` for views that are there and a gate that is open; the answer comes as a future's result."""
+    def submit(self, intake: Intake, size: int, marker: str = "") -> Answer:
+        """The answer comes as the future's result: why Redis did not take in what came in `size` bytes, or None.
+
+        The intake's lines are let go of. Raises UnavailableError, or brings it as the result: nothing was taken in; or,
+        where Redis fell silent in the midst of it, nobody knows, and only a repetition with the same marker (or event
+        ids) is safe.
+        """
+        self._gate.check()
         if self._pending_bytes + size > self._pending_limit or self._pending >= _WAITING_MAX:
             raise UnavailableError("too many views wait for Redis: nothing was taken in, repeat later", retry_after_s=1)
         loop = asyncio.get_running_loop()
+        answer: Answer = loop.create_future()
+        if not intake.accepted:
+            answer.set_result(None)
+            return answer
         load = self._open_load(loop.time())
         load.add(intake, marker)
+        intake.lines = []
         load.size += size
-        answer: asyncio.Future[UnavailableError | None] = loop.create_future()
         load.waiting.append(answer)
         self._pending_bytes += size
         self._pending += 1

@@ -18,6 +18,7 @@ from services.ingest.idempotency import HEADER, Idempotency, check_key
 from services.ingest.lines import Lines
 from services.ingest.payloads import Intake, TooManyError, UnsupportedError
 from services.ingest.problems import ProblemError
+from services.ingest.room import Room
 from shared import metrics
 from shared.errors import InvalidError
 
@@ -68,8 +69,9 @@ class ViewsEndpoint:
         gate: Gate,
         idempotency: Idempotency,
         lines: Lines,
-        pool: Executor,
+        room: Room,
         *,
+        pool: Executor,
         partitions: int,
     ) -> None:
         """`pool` parses large bodies."""
@@ -77,6 +79,7 @@ class ViewsEndpoint:
         self._gate = gate
         self._idempotency = idempotency
         self._lines = lines
+        self._room = room
         self._pool = pool
         self._partitions = partitions
 
@@ -102,12 +105,18 @@ class ViewsEndpoint:
             raise ProblemError(400, f"{HEADER} is given {len(keys)} times: send one")
         for key in keys:
             check_key(key)
-        body = await read_body(request)
-        intake = await self._parse(request, content_type, body)
-        if intake.rejected_total and not intake.accepted:
-            raise NoneAcceptedError(intake)
-        marker = await self._idempotency.marker(keys[0], content_type, body) if keys else ""
-        await self._publisher.publish(intake, len(body), marker)
+        with self._room.share() as share:
+            body = await read_body(request, share)
+            intake = await self._parse(request, content_type, body)
+            if intake.rejected_total and not intake.accepted:
+                raise NoneAcceptedError(intake)
+            marker = await self._idempotency.marker(keys[0], content_type, body) if keys else ""
+            answer = self._publisher.submit(intake, len(body), marker)
+            # What waits from here on is counted by the publisher.
+            del body
+        refusal = await answer
+        if refusal is not None:
+            raise refusal
         return intake
 
     async def _parse(self, request: web.Request, content_type: str, body: bytes) -> Intake:

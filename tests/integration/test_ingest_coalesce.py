@@ -103,17 +103,24 @@ async def test_totals_and_increments_keep_their_order(scripts: Scripts) -> None:
 
 async def test_totals_and_lines_keep_their_order(scripts: Scripts) -> None:
     publisher, _ = await opened(scripts)
-    line = Intake(1, lines=[b'{"cid":"7"}'])
+
+    def line() -> Intake:
+        return Intake(1, lines=[b'{"cid":"7"}'])
+
     total = parse_json(b'{"cid": "7", "count": 100}', PARTITIONS)
-    await publisher.publish(line, 10)
-    await asyncio.gather(*(publisher.publish(intake, 10) for intake in (line, line, total, line, views(7), line)))
+    await publisher.publish(line(), 10)
+    intakes = (line(), line(), total, line(), views(7), line())
+    await asyncio.gather(*(publisher.publish(intake, 10) for intake in intakes))
     assert (await taken_in(scripts)).set == {"7": 103}
 
 
 async def test_lines_under_a_marker_are_taken_in_once(scripts: Scripts) -> None:
     publisher, _ = await opened(scripts)
-    line = Intake(2, lines=[b'{"cid":"7"}', b'{"cid":"8","views":5}'])
-    await asyncio.gather(*(publisher.publish(line, 10, marker) for marker in ("ik-1", "ik-1", "", "ik-2")))
+
+    def lines() -> Intake:
+        return Intake(2, lines=[b'{"cid":"7"}', b'{"cid":"8","views":5}'])
+
+    await asyncio.gather(*(publisher.publish(lines(), 10, marker) for marker in ("ik-1", "ik-1", "", "ik-2")))
     assert (await taken_in(scripts)).add == {"7": 3, "8": 15}
 
 

@@ -211,3 +211,13 @@ async def test_a_body_that_waits_longer_than_its_head(ingest: Running) -> None:
     headers = {"Content-Type": "application/json"}
     async with ingest.http.post("/v1/views", data=slowly(), headers=headers) as answer:
         assert answer.status == 202
+
+
+async def test_bodies_wait_for_room_in_memory_and_all_come_in(redis_db: str, database: str) -> None:
+    body = b"\n".join(b'{"cid":"%d"}' % n for n in range(40_000))
+    limit = len(body) * 2
+    async with running_ingest(redis_db, database, reading_limit_bytes=limit) as ingest:
+        await ingest.ready()
+        answers = await asyncio.gather(*(ingest.post_views(body, "application/x-ndjson") for _ in range(24)))
+        assert {status for status, _ in answers} == {202}
+        assert sum((await taken_in(ingest.scripts)).add.values()) == 24 * 40_000
