@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from redis.exceptions import RedisError
 
+from services.ingest.answers import SERVER, Accepted
 from shared.catalog import CatalogDownError
 from shared.errors import RetryError
 from shared.log import Log
@@ -19,7 +20,6 @@ from shared.redis_client import is_down
 
 CONTENT_TYPE = "application/problem+json"
 _RETRY_AFTER_S = 2
-_SERVER = "reshelve"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -60,8 +60,9 @@ def answers_problems(log: Log) -> Any:
             response = await handler(request)
         except Exception as error:  # noqa: BLE001  # the unexpected ones are logged
             response = _response(_problem(error, request, log))
-        # Without the versions that aiohttp would tell. Here, since a signal costs a call more per request.
-        response.headers[hdrs.SERVER] = _SERVER
+        if not isinstance(response, Accepted):
+            # Without the versions that aiohttp would tell. Here, since a signal costs a call more per request.
+            response.headers[hdrs.SERVER] = SERVER
         return response
 
     return middleware

@@ -11,6 +11,7 @@ import orjson
 from aiohttp import hdrs, web
 
 from services.ingest import events, payloads
+from services.ingest.answers import accepted
 from services.ingest.bodies import read_body
 from services.ingest.coalesce import Publisher
 from services.ingest.gate import Gate
@@ -83,7 +84,7 @@ class ViewsEndpoint:
         self._pool = pool
         self._partitions = partitions
 
-    async def post(self, request: web.Request) -> web.Response:
+    async def post(self, request: web.Request) -> web.StreamResponse:
         """202 once Redis has acknowledged."""
         started = time.perf_counter()
         try:
@@ -94,6 +95,8 @@ class ViewsEndpoint:
         finally:
             metrics.INGEST_SECONDS.observe(time.perf_counter() - started)
         count(intake)
+        if not intake.rejected_total:
+            return accepted(request, intake.accepted)
         return web.Response(status=202, body=_answer(intake), content_type="application/json")
 
     async def _take_in(self, request: web.Request) -> Intake:
