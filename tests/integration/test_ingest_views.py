@@ -221,3 +221,27 @@ async def test_bodies_wait_for_room_in_memory_and_all_come_in(redis_db: str, dat
         answers = await asyncio.gather(*(ingest.post_views(body, "application/x-ndjson") for _ in range(24)))
         assert {status for status, _ in answers} == {202}
         assert sum((await taken_in(ingest.scripts)).add.values()) == 24 * 40_000
+
+
+async def raw(ingest: Running, request: bytes) -> bytes:
+    port = ingest.runtime.settings.http_port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    try:
+        async with asyncio.timeout(1):
+            return await reader.read(65536) if b"1.1" in request and b"close" not in request else await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(("version", "more"), [("1.1", ""), ("1.1", "Connection: close\r\n"), ("1.0", "")])
+async def test_all_is_said_of_an_answer_on_any_connection(ingest: Running, version: str, more: str) -> None:
+    body = '{"cid":"7"}'
+    head = f"POST /v1/views HTTP/{version}\r\nHost: ingest\r\nContent-Type: application/json\r\n{more}"
+    answer = await raw(ingest, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    start, _, said = answer.partition(b"\r\n\r\n")
+    names = {line.partition(b":")[0].lower() for line in start.split(b"\r\n")[1:]}
+    assert b" 202 Accepted\r\n" in start
+    assert {b"content-type", b"server", b"date", b"content-length"} <= names
+    assert (b"connection" in names) == bool(more)
+    assert orjson.loads(said) == {"accepted": 1, "rejected": []}
