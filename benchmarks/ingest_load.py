@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from benchmarks.load import CATALOG
 from benchmarks.system import HOST
 
 _WAIT_S = 10.0
@@ -28,10 +29,10 @@ class Load:
         return self.requests_per_s * self.views
 
 
-def load(port: int, *, views: int, seconds: float, connections: int = 64) -> Load:
-    """POST for so many seconds, `views` views at a time."""
+def load(port: int, *, views: int, seconds: float, connections: int = 64, contents: int = CATALOG) -> Load:
+    """POST for so many seconds, `views` views of `contents` contents at a time."""
     command = [sys.executable, "-m", "benchmarks.load", "--port", str(port), "--views", str(views)]
-    options = ["--connections", str(connections), "--seconds", str(seconds)]
+    options = ["--connections", str(connections), "--seconds", str(seconds), "--contents", str(contents)]
     said = json.loads(subprocess.run([*command, *options], capture_output=True, text=True, check=True).stdout)
     return Load(said["answers"], said["requests_per_s"], views)
 

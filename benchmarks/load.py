@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 CONTENTS = 10_000
-_CATALOG = 1_000_000
-_PREPARED_VIEWS = 300_000
-"""Of some 90,000 contents: more than ingest remembers, or going round would flatter it."""
+CATALOG = 1_000_000
+_PREPARED_VIEWS = 1_000_000
+"""Of a million contents some 230,000: more than ingest remembers, or going round would flatter it."""
 _BODY_START = b"\r\n\r\n"
 _LENGTH = b"content-length: "
 _RECEIVED_BYTES = 65_536
@@ -33,13 +33,13 @@ def zipf_cids(n: int, contents: int = CONTENTS, seed: int = 7) -> list[str]:
     return [f"content-{rank}" for rank in random.Random(seed).choices(range(contents), weights, k=n)]
 
 
-def view_requests(views: int, headers: str = "") -> list[bytes]:
+def view_requests(views: int, headers: str = "", contents: int = CATALOG) -> list[bytes]:
     """POSTs of `views` views each: one as JSON, more as NDJSON. `headers` are further lines, each with its CRLF.
 
-    The views are drawn from a million contents, of which the most popular gets 7 % of them and half of all are of the
-    800 most popular.
+    The views are drawn from so many contents. Of a million, the most popular gets 7 % of them, and half of all are of
+    the 800 most popular.
     """
-    lines = [f'{{"cid":"{cid}"}}' for cid in zipf_cids(max(_PREPARED_VIEWS, views), _CATALOG)]
+    lines = [f'{{"cid":"{cid}"}}' for cid in zipf_cids(max(_PREPARED_VIEWS, views), contents)]
     kind = "application/json" if views == 1 else "application/x-ndjson"
     bodies = ("\n".join(lines[at : at + views]).encode() for at in range(0, len(lines) - views + 1, views))
     head = f"POST /v1/views HTTP/1.1\r\nHost: ingest\r\nContent-Type: {kind}\r\n{headers}Content-Length: "
@@ -151,11 +151,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--contents", type=int, default=CATALOG, help="how many the views are drawn from")
     parser.add_argument("--views", type=int, default=1, help="views in one request")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5)
     asked = parser.parse_args()
-    requests = view_requests(asked.views)
+    requests = view_requests(asked.views, contents=asked.contents)
     outcome = press(asked.host, asked.port, requests, connections=asked.connections, seconds=asked.seconds)
     print(
         json.dumps(

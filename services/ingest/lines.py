@@ -14,14 +14,14 @@ from shared.errors import InvalidError
 from shared.levels import COUNT_MAX
 from shared.messages import Tally
 
-_KNOWN_MAX = 65_536
-"""Some 20 MB where lines are short."""
+_KNOWN_MAX = 131_072
+"""Some 40 MB where lines are short."""
 _LONGEST_BYTES = 256
 """Longer lines carry more than a view, and rarely come twice."""
 _WORTH = 0.25
 """The share of lines that must have been known; with fewer, learning them costs more than it saves."""
 _PAUSE = 16
-"""For how many times `_KNOWN_MAX` lines nothing is learned then."""
+"""For how many times half of `_KNOWN_MAX` lines nothing is learned then."""
 
 View = tuple[str, int, int]
 """cid, its checksum, views"""
@@ -35,11 +35,13 @@ class Lines:
     """
 
     def __init__(self, partitions: int, limit: int = _KNOWN_MAX) -> None:
-        """Forgets everything rather than know more than `limit` lines."""
+        """Knows at most `limit` lines: what was not asked for among the last half of them is forgotten."""
         self._partitions = partitions
-        self._limit = limit
+        self._limit = limit // 2
         self._known: dict[bytes, View] = {}
+        self._before: dict[bytes, View] = {}
         self._asked = 0
+        self._learned = 0
         self._paused = 0
 
     def of(self, body: bytes) -> list[bytes]:
@@ -50,8 +52,7 @@ class Lines:
         lines = body.split(b"\n")
         if not lines[-1]:
             lines.pop()
-        # More than half of what we remember would make us forget the rest.
-        if not lines or len(lines) > self._limit // 2 or self._with(lines) is None:
+        if not lines or len(lines) > self._limit or self._with(lines) is None:
             return []
         self._asked += len(lines)
         return lines
@@ -86,20 +87,25 @@ class Lines:
         if not new:
             return known
         if len(known) + len(new) > self._limit:
-            self._start_over()
+            self._turn_over()
             new = set(lines)
             known = self._known if len(new) <= self._limit else {}
-        views = _read(new)
+        before = self._before
+        again = {line: before[line] for line in new if line in before}
+        unknown = new.difference(again)
+        views = _read(unknown) if unknown else ()
         if views is None:
             return None
+        known.update(again)
         known.update(views)
+        self._learned += len(unknown)
         return known
 
-    def _start_over(self) -> None:
-        if self._asked * (1 - _WORTH) < len(self._known):
+    def _turn_over(self) -> None:
+        if self._asked * (1 - _WORTH) < self._learned:
             self._paused = _PAUSE * self._limit
-        self._known = {}
-        self._asked = 0
+        self._known, self._before = {}, self._known
+        self._asked = self._learned = 0
 
 
 def _capped(part: dict[str, int]) -> dict[str, int]:

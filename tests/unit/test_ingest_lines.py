@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from services.ingest import lines as lines_module
 from services.ingest import payloads
 from services.ingest.lines import Lines
 from services.ingest.payloads import Intake
@@ -99,7 +101,25 @@ def test_what_is_remembered_is_bounded_and_may_be_forgotten_before_it_is_summed(
         found = [lines.of(body) for body in bodies]
         if all(found):
             assert lines.sums(Counter(line for each in found for line in each)) == parsed(bodies)
-    assert len(lines._known) <= 100
+        assert len(lines._known) + len(lines._before) <= 100
+
+
+def test_what_is_asked_for_again_and_again_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed_lines: Counter[bytes] = Counter()
+
+    def recorded(new: Collection[bytes]) -> Any:
+        parsed_lines.update(new)
+        return read(new)
+
+    read = lines_module._read
+    monkeypatch.setattr(lines_module, "_read", recorded)
+    lines = Lines(PARTITIONS, limit=100)
+    popular = [b'{"cid":"p%d"}' % n for n in range(20)]
+    for at in range(0, 1000, 10):
+        assert lines.of(b"\n".join(popular)) == popular
+        assert lines.of(b"\n".join(b'{"cid":"%d"}' % n for n in range(at, at + 10)))
+    assert len(parsed_lines) == 1020
+    assert {parsed_lines[line] for line in popular} == {1}
 
 
 def test_lines_that_never_come_twice_are_not_learned_for_a_while() -> None:
