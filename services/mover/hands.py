@@ -129,7 +129,7 @@ class Hands:
         if left > 1 or (left and tried > 1):
             self._limit = self._concurrency
         elif taken * 4 >= self._limit and not left:
-            self._limit = min(self._limit * 2, self._most)
+            self._limit = min(self._limit * 4, self._most)
 
     async def _begin_alone(self, handler: Handler, left: Sequence[Work]) -> None:
         """As many as can be started; the others go back for whoever can."""
