@@ -53,6 +53,10 @@ class Wanted:
         words = [word for word in self.only if word not in AREAS]
         return [area for area in AREAS if words or not self.only or area in self.only]
 
+    def whole(self, area: str) -> bool:
+        """All its rows."""
+        return not self.only or area in self.only
+
     def row(self, area: str, name: str) -> bool:
         return not self.only or area in self.only or any(word in name for word in self.only if word not in AREAS)
 
@@ -76,7 +80,8 @@ def main() -> int:
         facts = machine.facts(Path(work))
         broken = [area for area in wanted.areas() if not _measure(area, wanted, Path(work), lines)]
     if lines and not asked.check:
-        _write(lines, facts)
+        whole = [AREAS[area] for area in AREAS if wanted.whole(area) and area not in broken]
+        _write(lines, facts, whole)
     for area in broken:
         print(f"{area}: broke, see above", file=sys.stderr)
     return 1 if broken else 0
@@ -102,9 +107,9 @@ def _measure(area: str, wanted: Wanted, work: Path, lines: list[report.Line]) ->
     return True
 
 
-def _write(lines: Sequence[report.Line], facts: Mapping[str, str]) -> None:
+def _write(lines: Sequence[report.Line], facts: Mapping[str, str], whole: Sequence[str]) -> None:
     before = report.from_json(_JSON.read_bytes()) if _JSON.exists() else []
-    lines = report.merged(before, lines, list(AREAS.values()))
+    lines = report.merged(before, lines, list(AREAS.values()), whole)
     _JSON.write_bytes(report.to_json(lines))
     _PLOTS.mkdir(exist_ok=True)
     pictures = []

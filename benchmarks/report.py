@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -136,9 +136,14 @@ def between(text: str, name: str, content: str) -> str:
     return f"{before}{start}\n\n{content}\n\n{end}{rest.partition(end)[2]}"
 
 
-def merged(before: Sequence[Line], now: Sequence[Line], areas: Sequence[str]) -> list[Line]:
-    """A row that was measured now replaces the one of its name, the others stay; in the order of `areas`."""
-    lines = {each.name: each for each in before} | {each.name: each for each in now}
+def merged(
+    before: Sequence[Line], now: Sequence[Line], areas: Sequence[str], whole: Collection[str] = ()
+) -> list[Line]:
+    """A row that was measured now replaces the one of its name, the others stay; in the order of `areas`.
+
+    Of an area that was measured `whole` nothing stays: its rows may have other names by now.
+    """
+    lines = {each.name: each for each in before if each.area not in whole} | {each.name: each for each in now}
     return sorted(lines.values(), key=lambda each: areas.index(each.area) if each.area in areas else len(areas))
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks import report
@@ -57,6 +59,9 @@ def test_a_new_figure_replaces_the_row_of_its_name_alone() -> None:
     old = [report.line("A", measured(_row([1], None), 1), 1.0)]
     new = [report.line("A", measured(_row([2], None), 1), 1.0)]
     assert [each.ours for each in report.merged(old, new, ["A"])] == [2]
+    gone = [replace(each, name="of before") for each in old]
+    assert len(report.merged([*old, *gone], new, ["A"])) == 2
+    assert [each.name for each in report.merged([*old, *gone], new, ["A"], whole=["A"])] == [new[0].name]
 
 
 def test_prose_around_the_markers_stays() -> None:
