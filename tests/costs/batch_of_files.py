@@ -14,7 +14,8 @@ from services.mover.removing import Removing
 from shared.messages import Move, Retire
 
 
-def _move(number: int, source: str, target: str) -> Move:
+def move_of(number: int, source: str, target: str) -> Move:
+    """The content, its file and the move are named by the number."""
     return Move(
         move_id=f"0-{number}",
         cid=str(number),
@@ -31,7 +32,7 @@ def _move(number: int, source: str, target: str) -> Move:
 
 
 def _retire(number: int, source: str, target: str) -> Retire:
-    move = _move(number, source, target)
+    move = move_of(number, source, target)
     return Retire(
         **{name: getattr(move, name) for name in Move.__slots__},
         bytes=0,
@@ -49,7 +50,7 @@ def _retire(number: int, source: str, target: str) -> Retire:
 
 def _place(source: str, target: str, number: int) -> int:
     with Placing(marked=(), should_stop=lambda: False) as batch:
-        batch.prepare([(_move(one, source, target), 1) for one in range(number)])
+        batch.prepare([(move_of(one, source, target), 1) for one in range(number)])
         return sum(placement is not None for placement in batch.publish([True] * number))
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,9 @@ from services.mover.place import Placement
 from services.mover.placing import COPIERS, Placing
 from services.mover.syncing import sync_files
 from services.mover.whole import DIRECT_BYTES, SMALL_BYTES, copy_whole
-from shared.messages import Move
+from tests.costs.batch_of_files import move_of
+
+pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
 
 BORDERS = sorted(
     {0, 1, 511, 4095, 4096, 4097}
@@ -32,33 +32,12 @@ def never() -> bool:
     return False
 
 
-@pytest.fixture(autouse=True)
-def _no_descriptor_leaks() -> Iterator[None]:
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    yield
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
 @pytest.fixture
 def source() -> Iterator[Path]:
     """On the machine's shared memory, from which no link leads to a disk."""
     path = Path(tempfile.mkdtemp(prefix="reshelve-batch-", dir="/dev/shm"))
     yield path
     shutil.rmtree(path)
-
-
-@pytest.fixture(params=["disk", "ramfs"])
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A directory on the machine's disk; and one on a file system that has no O_DIRECT."""
-    directory = tmp_path / "target"
-    directory.mkdir()
-    with ExitStack() as held:
-        if request.param == "ramfs":
-            if os.geteuid() != 0:
-                pytest.skip("only root may mount a file system without O_DIRECT")
-            subprocess.run(["mount", "-t", "ramfs", "ramfs", directory], check=True)
-            held.callback(lambda: subprocess.run(["umount", "-l", directory], check=True))
-        yield directory
 
 
 def _files(source: Path, sizes: Sequence[int]) -> list[bytes]:
@@ -69,28 +48,12 @@ def _files(source: Path, sizes: Sequence[int]) -> list[bytes]:
     return contents
 
 
-def _move(number: int, source: Path, target: Path) -> Move:
-    return Move(
-        move_id=f"0-{number}",
-        cid=str(number),
-        filename=str(number),
-        from_level="bronze",
-        to_level="silver",
-        from_path=str(source),
-        to_path=str(target),
-        count=1,
-        why="",
-        viewed_at=0,
-        planned_at=0,
-    )
-
-
 def _place(
     source: Path, target: Path, number: int, should_stop: Callable[[], bool] = never
 ) -> dict[int, Placement | None]:
     """By their numbers, those that a part was made of."""
     with Placing(marked=(), should_stop=should_stop) as batch:
-        made = batch.prepare([(_move(one, source, target), 1) for one in range(number)])
+        made = batch.prepare([(move_of(one, str(source), str(target)), 1) for one in range(number)])
         ready = [one for one, is_made in enumerate(made) if is_made]
         return dict(zip(ready, batch.publish([True] * len(ready)), strict=True))
 

@@ -17,6 +17,8 @@ from services.mover.identity import Entry
 from services.mover.streaming import AHEAD_BYTES, CHUNK_BYTES, SPARE_BUFFERS, _spare, go_direct, read_at, write
 from shared.errors import RetryError
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
+
 CHUNKS = DIRECT_BYTES // CHUNK_BYTES
 BORDERS = sorted(
     {0, 1, 511, 4095, 4096, 4097}
@@ -39,27 +41,6 @@ class Moment:
     def __call__(self) -> bool:
         self.calls += 1
         return self.calls == self._at and self._act() is True
-
-
-@pytest.fixture(autouse=True)
-def _no_descriptor_leaks() -> Iterator[None]:
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    yield
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
-@pytest.fixture(params=["disk", "ramfs"])
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A directory on the machine's disk; and one on a file system that has no O_DIRECT."""
-    directory = tmp_path / "target"
-    directory.mkdir()
-    with ExitStack() as held:
-        if request.param == "ramfs":
-            if os.geteuid() != 0:
-                pytest.skip("only root may mount a file system without O_DIRECT")
-            subprocess.run(["mount", "-t", "ramfs", "ramfs", directory], check=True)
-            held.callback(lambda: subprocess.run(["umount", "-l", directory], check=True))
-        yield directory
 
 
 @contextmanager

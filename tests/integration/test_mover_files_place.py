@@ -22,6 +22,8 @@ from services.mover.place import Placement, place
 from shared.errors import DeadLetterError, RetryError
 from shared.messages import Move
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
+
 MOVE_ID = "0197f3a0-0000-7000-8000-000000000001"
 MEBI = 1 << 20
 
@@ -78,13 +80,6 @@ class Levels:
     def listing(self) -> dict[str, str]:
         found = [path for level in (self.bronze, self.silver) for path in level.rglob("*")]
         return {str(path): file_id(path.lstat()) for path in found if not path.is_dir()}
-
-
-@pytest.fixture(autouse=True)
-def _no_descriptor_leaks() -> Iterator[None]:
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    yield
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.fixture

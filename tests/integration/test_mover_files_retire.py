@@ -19,6 +19,8 @@ from services.mover.retire import lock_source
 from shared.errors import DeadLetterError, RetryError
 from shared.messages import Move, Retire
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
+
 MOVE_ID = "0197f3a0-0000-7000-8000-000000000001"
 
 
@@ -73,13 +75,6 @@ def refused(order: Retire) -> str:
     with pytest.raises(DeadLetterError) as refusal:
         lock_source(order)
     return refusal.value.reason
-
-
-@pytest.fixture(autouse=True)
-def _no_descriptor_leaks() -> Iterator[None]:
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    yield
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ from services.mover.place import Placement, place
 from shared.errors import DeadLetterError, RetryError
 from shared.messages import Move
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
+
 MOVE_ID = "0197f3a0-0000-7000-8000-000000000001"
 MEBI = 1 << 20
 
@@ -99,13 +101,6 @@ class Hook:
         if self.calls == self._at:
             self._act()
         return False
-
-
-@pytest.fixture(autouse=True)
-def _no_descriptor_leaks() -> Iterator[None]:
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    yield
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.fixture
