@@ -29,7 +29,7 @@ from shared.state.scripts import Scripts
 from shared.stopping import StopSignals
 
 _WATCH_S = 2.0
-_COLLECT_AFTER = 10_000
+_COLLECT_AFTER = 50_000
 _PROVEN_S = 1.0
 _CLEANUP_S = 1.0
 _MISCONFIGURED = 2
@@ -117,10 +117,10 @@ def run(name: str, kind: type[S], work: Work[S], streams: Sequence[StreamName] =
 
 
 def _spare_the_collector() -> None:
-    """Little here has cycles: to look for them every 700 objects took a twentieth of a loaded service's time."""
+    """Little here has cycles: to look for them every 700 objects took a twentieth to a tenth of a service's time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, 20, 100)
+    gc.set_threshold(_COLLECT_AFTER, 20, 50)
 
 
 async def _serve(name: str, settings: S, work: Work[S], streams: Sequence[StreamName], signals: StopSignals) -> None:

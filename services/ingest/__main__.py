@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
@@ -25,7 +24,6 @@ _DRAIN_S = 5
 _BACKLOG = 1024
 _READ_AHEAD_BYTES = 16 * 1024
 """What a connection may hold that nobody has asked for yet: twice this, and what one read of the socket brings."""
-_GC_THRESHOLD = 50_000
 
 
 async def ingest(runtime: Runtime[IngestSettings]) -> None:
@@ -77,13 +75,5 @@ async def _listen(runtime: Runtime[IngestSettings], runner: web.AppRunner) -> No
     runtime.log.info("listening", addresses=[f"{name}:{number}" for name, number, *_ in runner.addresses])
 
 
-def spare_collections() -> None:
-    """A body of views is thousands of short-lived objects without cycles: looking for some costs a tenth of time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD, 20, 50)
-
-
 if __name__ == "__main__":
-    spare_collections()
     run("ingest", IngestSettings, ingest)
