@@ -241,11 +241,6 @@ class Retire(Placed):
         """The order that follows from a placed copy."""
         return cls(*(*_layout(Placed).values(placed), not_before))
 
-    @classmethod
-    def wire_after(cls, placed: Placed, not_before: int) -> list[str]:
-        """What `after` would be on the wire: the same body."""
-        return [*placed.wire(), *cls.BESIDE, str(not_before)]
-
 
 @dataclass(slots=True)
 class Tally:

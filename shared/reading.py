@@ -59,12 +59,13 @@ class Reading:
     async def _there(self, limit: int) -> Rows:
         """What can be read at once; the stream that is next in turn comes first."""
         found: Rows = []
+        room = limit
         for asked in self._split(dict.fromkeys(self._turns, b">")).values():
             names = [stream.decode() for stream in asked]
-            room = limit - sum(len(rows) for _, rows in found)
             for stream, rows in await self._scripts.call("read", names, [self._group, self._consumer, room]):
                 found.append((stream, [(entry_id, _fields(flat)) for entry_id, flat in rows]))
-            if sum(len(rows) for _, rows in found) >= limit:
+                room -= len(rows)
+            if room <= 0:
                 break
         if found:
             # The last one may have more, and has had its turn.

@@ -124,6 +124,13 @@ class Handling:
 
         return call_all
 
+    async def current(self, held: Sequence[Held]) -> Sequence[bool]:
+        """Per item whether its attempt is still the content's latest."""
+        ask = self.by_partition(
+            self.moves.current, lambda held: held.partition, gone=False, doing="ask which attempts are current"
+        )
+        return await ask(held)
+
     async def begin(
         self,
         entries: Sequence[RawEntry],

@@ -45,7 +45,7 @@ class Hands:
 
     Entries are handled in batches; what a batch leaves, such as a large file, is then handled alone, `concurrency` of
     those at a time. A mover must not sit on a hundred large files while others are idle, and only a batch tells their
-    size: so batches are small at first, double while they leave nothing, and are small again when one leaves something.
+    size: so batches begin small, grow fourfold while they leave nothing, and are small again when one leaves some.
     """
 
     def __init__(

@@ -39,10 +39,7 @@ class Moving:
         )
         self._finish = handling.by_partition(moves.finish, lambda item: item[0].partition, gone=False, doing="finish")
         self._finishing = Batcher(self._finish, BATCH)
-        self._ask_current = handling.by_partition(
-            moves.current, lambda held: held.partition, gone=False, doing="ask which attempts are current"
-        )
-        self._confirming: Batcher[Held, bool] = Batcher(self._ask_current, BATCH)
+        self._confirming: Batcher[Held, bool] = Batcher(handling.current, BATCH)
 
     async def begin(self, entries: Sequence[RawEntry]) -> list[Work]:
         """Start the attempts."""
@@ -76,8 +73,7 @@ class Moving:
 
     async def _place_group(self, works: Sequence[Work]) -> Sequence[Work]:
         """Those of the same two levels. One in trouble is left to `alone`, which says what is wrong and keeps count."""
-        handling, first = self._handling, works[0].held.message
-        assert isinstance(first, Move)
+        handling, first = self._handling, _move_of(works[0].held)
         if len(works) == 1 or not handling.breakers.closed(doors_of(first)):
             return works
         metrics.MOVES_IN_PROGRESS.inc(len(works))
@@ -94,11 +90,11 @@ class Moving:
         run = asyncio.get_running_loop().run_in_executor
         began = time.perf_counter()
         with Placing(marked=marked, should_stop=self._handling.stop.is_set) as batch:
-            jobs = [(work.held.message, work.held.attempt) for work in works if isinstance(work.held.message, Move)]
+            jobs = [(_move_of(work.held), work.held.attempt) for work in works]
             is_ready = await run(self._pool, batch.prepare, jobs)
             ready = [work for work, is_it in zip(works, is_ready, strict=True) if is_it]
             left = [work for work, is_it in zip(works, is_ready, strict=True) if not is_it]
-            current = await self._ask_current([work.held for work in ready])
+            current = await self._handling.current([work.held for work in ready])
             placements = await run(self._pool, batch.publish, current)
         seconds = time.perf_counter() - began
         done = []
@@ -115,8 +111,7 @@ class Moving:
         return [work for work in left if all(work is not unsynced for unsynced, _ in lost)]
 
     def _refuse_stale(self, held: Held) -> None:
-        assert isinstance(held.message, Move)
-        self._refused(held, held.message, "", f"attempt {held.attempt} is not the latest")
+        self._refused(held, _move_of(held), "", f"attempt {held.attempt} is not the latest")
 
     async def _finish_together(self, done: Sequence[tuple[Work, Placed, Placement]], seconds: float) -> None:
         """Tell the recorder. What was placed stands: where the word cannot be given, the next attempt adopts it."""
@@ -189,8 +184,7 @@ class Moving:
         metrics.MOVES.labels("refused", method).inc()
 
     def _word(self, held: Held, placement: Placement, seconds: float) -> Placed:
-        assert isinstance(held.message, Move)
-        return _placed(held.message, placement, seconds, self._handling.consumer.name, held.attempt)
+        return _placed(_move_of(held), placement, seconds, self._handling.consumer.name, held.attempt)
 
 
 def _move_of(held: Held) -> Move:

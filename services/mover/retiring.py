@@ -46,9 +46,6 @@ class Retiring:
             0,
             "start",
         )
-        self._ask_current = handling.by_partition(
-            moves.current, lambda held: held.partition, gone=False, doing="ask which attempts are current"
-        )
         self._confirming: Batcher[Held, str] = Batcher(self._confirm_all, BATCH)
         self._settle = handling.by_partition(moves.settle, lambda held: held.partition, gone=0, doing="settle")
         self._settling = Batcher(self._settle, BATCH)
@@ -191,7 +188,7 @@ class Retiring:
     async def _confirm(self, held: Sequence[Held]) -> list[str]:
         """Per item what speaks against it; an empty text where the attempt is current and MySQL names the copy."""
         places, current = await asyncio.gather(
-            self._catalog.places([item.message.cid for item in held]), self._ask_current(held)
+            self._catalog.places([item.message.cid for item in held]), self._handling.current(held)
         )
         answers = []
         for item, is_current in zip(held, current, strict=True):

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 import orjson
-from asyncmy import errors
 
 from shared.catalog import sql
-from shared.catalog.connections import Connections
+from shared.catalog.connections import CatalogDuplicateError, Connections
 from shared.errors import ReshelveError
 from shared.levels import Levels
-
-_DUPLICATE = 1062
 
 
 class TakenError(ReshelveError):
@@ -32,16 +29,14 @@ class Registry:
 
     async def register(self, cid: str, filename: str, level: str) -> None:
         """Track a content. Raises TakenError."""
-        async with self._connections.cursor() as cursor:
-            try:
+        try:
+            async with self._connections.cursor() as cursor:
                 await cursor.execute(sql.REGISTER, (cid, level, filename))
-            except errors.IntegrityError as error:
-                if error.args[0] != _DUPLICATE:
-                    raise
-                # The message ends with the key's name: 'PRIMARY', 'contents.PRIMARY', 'filename', …
-                key = str(error.args[1]).rsplit("key", 1)[-1]
-                taken = f"cid {cid!r}" if "PRIMARY" in key else f"filename {filename!r}"
-                raise TakenError(f"{taken} is tracked already: choose another") from None
+        except CatalogDuplicateError as error:
+            # The message ends with the key's name: 'PRIMARY', 'contents.PRIMARY', 'filename', …
+            key = str(error).rsplit("key", 1)[-1]
+            taken = f"cid {cid!r}" if "PRIMARY" in key else f"filename {filename!r}"
+            raise TakenError(f"{taken} is tracked already: choose another") from None
 
     async def register_many(self, contents: Sequence[tuple[str, str]], level: str) -> list[tuple[str, str]]:
         """Track (cid, filename) pairs in one statement; returns those refused because cid or filename is taken.

@@ -172,7 +172,7 @@ class Commits:
         arguments: list[Argument] = [GROUPS["placed"], 0]
         for item in commitments:
             placed = item.placed
-            flat = Retire.wire_after(placed, item.not_before)
+            flat = Retire.after(placed, item.not_before).wire()
             names.append(keys.content(placed.cid))
             arguments[1] = len(flat)
             arguments += (item.entry_id, placed.cid, placed.move_id, placed.to_level, item.not_before, *flat)

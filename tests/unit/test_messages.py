@@ -67,7 +67,7 @@ def test_the_wire_has_the_names_of_the_design() -> None:
 
 def test_a_retire_is_written_as_the_placed_copy_that_it_follows() -> None:
     placed = a_placed("7")
-    assert Retire.wire_after(placed, 5) == Retire.after(placed, 5).wire()
+    assert Retire.after(placed, 5).wire() == [*placed.wire(), "not_before", "5"]
 
 
 NUMBERS = {"count", "viewed_at", "planned_at", "bytes", "attempts", "placed_at"}
