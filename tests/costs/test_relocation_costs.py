@@ -12,8 +12,8 @@ from tests.samples import a_move, a_placed, cids_of
 from tests.streams import PARTITIONS, P, Streams, connected
 
 _FEW, _MORE = 10, 60
-_EACH = 24
-"""Look 1, open 4, start 2, finish 4, commit 5, start 2, settle 5; 1 to spare."""
+_EACH = 21
+"""Look 1, open 4, start 2, finish 3, commit 5, start 2, settle 3; 1 to spare."""
 _SCRIPTS = 8
 """claim, look, open, start, finish, commit, start, settle: each once a batch."""
 
