@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from cli.private_redis import allocator
 from cli.servers import find_mysql_server, find_redis_server
 
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
@@ -25,7 +26,7 @@ def facts(work: Path) -> dict[str, str]:
         "system": system,
         "file system": _filesystem(work),
         "Python": platform.python_version(),
-        "Redis": _server(find_redis_server()),
+        "Redis": _server(find_redis_server()) + (" with jemalloc" if "LD_PRELOAD" in allocator() else ""),
         "MySQL": _server(find_mysql_server()),
     }
     programs = {name: _version(shutil.which(name), "--version") for name in ("rsync", "rclone", "redis-benchmark")}

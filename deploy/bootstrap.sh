@@ -100,6 +100,7 @@ if [ "$purpose" = test ] && ! command -v redis-server >/dev/null && ! command -v
     set -- "$@" redis-tools
 fi
 if [ "$purpose" = bench ]; then
+    # With it comes libjemalloc, which the private Redis takes.
     command -v redis-benchmark >/dev/null || set -- "$@" redis-tools
     command -v rsync >/dev/null || set -- "$@" rsync
     command -v rclone >/dev/null || set -- "$@" rclone

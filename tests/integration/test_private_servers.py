@@ -56,6 +56,15 @@ def gone(pid: int) -> bool:
     return state == "Z"
 
 
+def test_redis_has_the_allocator_that_it_is_commonly_built_with(tmp_path: Path) -> None:
+    library = private_redis.allocator().get("LD_PRELOAD")
+    with PrivateRedis.start(tmp_path / "redis") as server:
+        mapped = Path(f"/proc/{server.pid}/maps").read_text()
+        variables = Path(f"/proc/{server.pid}/environ").read_text()
+    # Without the library on the machine glibc's own is set, which keeps freed memory at hand as well.
+    assert "libjemalloc" in mapped if library else "tcache_count" in variables
+
+
 def test_redis_data_stays_between_runs(tmp_path: Path) -> None:
     with PrivateRedis.start(tmp_path / "redis") as server:
         assert increment(server.url) == 1
