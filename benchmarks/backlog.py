@@ -105,7 +105,7 @@ async def place_all(system: System, names: Sequence[str]) -> None:
 
 def _placed(move: object) -> Placed:
     assert isinstance(move, Move)
-    given = {name: getattr(move, name) for name in Move.__dataclass_fields__}
+    given = {name: getattr(move, name) for name in Move.__struct_fields__}
     return Placed(
         **given,
         bytes=4096,

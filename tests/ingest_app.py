@@ -131,7 +131,7 @@ async def open_move(ingest: Running) -> None:
 async def record_move(ingest: Running, level_root: Path, move: Move, at: int = 5) -> None:
     """As the recorder does once the file is placed."""
     move = replace(move, from_path=str(level_root / move.from_level), to_path=str(level_root / move.to_level))
-    copied: dict[str, Any] = {name: getattr(move, name) for name in Move.__slots__}
+    copied: dict[str, Any] = {name: getattr(move, name) for name in Move.__struct_fields__}
     placed = Placed(
         **copied, bytes=4, digest="", method="link", seconds=0.1, mover="m-1", attempts=1, source_id="1:4:1",
         target_id="1:4:1", placed_at=at,

@@ -75,4 +75,4 @@ def a_retire(cid: str, **changes: Any) -> Retire:
 
 def retire_of(placed: Placed, not_before: int = 0) -> Retire:
     """The order that follows from the word."""
-    return Retire(**{name: getattr(placed, name) for name in Placed.__dataclass_fields__}, not_before=not_before)
+    return Retire(**{name: getattr(placed, name) for name in Placed.__struct_fields__}, not_before=not_before)

@@ -34,7 +34,7 @@ def move_of(number: int, source: str, target: str) -> Move:
 def _retire(number: int, source: str, target: str) -> Retire:
     move = move_of(number, source, target)
     return Retire(
-        **{name: getattr(move, name) for name in Move.__slots__},
+        **{name: getattr(move, name) for name in Move.__struct_fields__},
         bytes=0,
         digest="",
         method="copy",

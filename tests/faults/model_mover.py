@@ -78,7 +78,7 @@ class Mover(Consumer):
         """Whatever the stage, as a mover that was stopped before it knew better."""
         if attempt.stage == "placed":
             move = attempt.held.message
-            fields = {name: getattr(move, name) for name in Move.__dataclass_fields__ if name != "cid"}
+            fields = {name: getattr(move, name) for name in Move.__struct_fields__ if name != "cid"}
             placed = a_placed(move.cid, **fields, mover=self.name, attempts=attempt.held.attempt, method="link")
             (did,) = self.bench.do(Moves(self.bench.scripts).finish(P, [(attempt.held, placed)]))
             self._took(attempt, did)

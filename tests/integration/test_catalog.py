@@ -9,6 +9,7 @@ from pathlib import Path
 
 import asyncmy
 import pytest
+from msgspec import structs
 
 from shared.catalog import (
     Catalog,
@@ -440,7 +441,7 @@ async def test_one_batch_can_hold_every_verdict_and_be_repeated(
         committed,
         placed_on(level_root, "no-level", target="platinum"),
         placed_on(level_root, "commit"),
-        replace(placed_on(level_root, "moved-level"), to_path="/old"),
+        structs.replace(placed_on(level_root, "moved-level"), to_path="/old"),
         placed_on(level_root, "elsewhere"),
     ]
     contradictions = [
@@ -481,7 +482,7 @@ async def test_texts_that_are_too_long_are_cut_and_every_character_kept(
     commitments: Commitments, tables: Tables, level_root: Path
 ) -> None:
     await tables.put("7", filename=HOSTILE)
-    placed = replace(placed_on(level_root, "7"), filename=HOSTILE, why="🎬'\"\\" * 100, mover="m" * 500)
+    placed = structs.replace(placed_on(level_root, "7"), filename=HOSTILE, why="🎬'\"\\" * 100, mover="m" * 500)
     assert await commitments.commit([placed], NOW) == ["commit"]
     assert await tables.query("SELECT why, mover FROM relocations") == [(("🎬'\"\\" * 100)[:255], "m" * 128)]
 
@@ -492,7 +493,7 @@ async def test_a_row_that_mysql_refuses_is_told_and_nothing_is_changed(
     await tables.put("7")
     await tables.put("8")
     async with tables.refusing("digest <> 'bad'"):
-        bad = replace(placed_on(level_root, "7"), digest="bad")
+        bad = structs.replace(placed_on(level_root, "7"), digest="bad")
         with pytest.raises(CatalogRefusedError):
             await commitments.commit([bad, placed_on(level_root, "8")], NOW)
     assert await tables.levels_of() == {"7": "bronze", "8": "bronze"}

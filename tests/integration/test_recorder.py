@@ -173,7 +173,7 @@ async def test_a_number_beyond_all_bounds_is_buried_and_crashes_nobody(
         await all_retired(seen, 1)
     (letter,) = await seen.dead()
     assert letter["reason"] == "undecodable"
-    assert letter["detail"].startswith("field 'bytes' is not a number")
+    assert letter["detail"].startswith("field 'bytes' is not as it must be")
     assert letter["f:cid"] == OTHER
 
 

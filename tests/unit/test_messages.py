@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict, replace
 
 from shared.errors import InvalidError
 from shared.levels import COUNT_MAX
@@ -53,24 +53,25 @@ def test_a_message_comes_back_as_it_was_sent(message: Message) -> None:
 
 
 def test_the_wire_has_the_names_of_the_design() -> None:
-    order = "filename from to from_path to_path count why viewed_at planned_at"
+    order = "move_id cid filename from to from_path to_path count why viewed_at planned_at"
     word = (
-        "filename from to from_path to_path count why bytes digest method seconds mover attempts "
+        "move_id cid filename from to from_path to_path count why bytes digest method seconds mover attempts "
         "source_id target_id viewed_at planned_at placed_at"
     )
-    for message, names in ((a_move("7"), order), (a_placed("7"), word), (a_retire("7"), word)):
+    for message, names in ((a_move("7"), order), (a_placed("7"), word), (a_retire("7"), f"{word} not_before")):
         entry = as_entry(message)
-        assert list(entry)[:3] == [b"move_id", b"cid", b"body"]
+        assert list(entry) == [b"move_id", b"cid", b"body"]
         assert list(orjson.loads(entry[b"body"])) == names.split()
-    assert list(as_entry(a_retire("7")))[3:] == [b"not_before"]
 
 
-def test_a_retire_is_written_as_the_placed_copy_that_it_follows() -> None:
+def test_a_retire_says_what_the_placed_copy_said_that_it_follows() -> None:
     placed = a_placed("7")
-    assert Retire.after(placed, 5).wire() == [*placed.wire(), "not_before", "5"]
+    retire = Retire.after(placed, 5)
+    assert retire.not_before == 5
+    assert {name: getattr(retire, name) for name in placed.__struct_fields__} == asdict(placed)
 
 
-NUMBERS = {"count", "viewed_at", "planned_at", "bytes", "attempts", "placed_at"}
+NUMBERS = {"count", "viewed_at", "planned_at", "bytes", "attempts", "placed_at", "not_before"}
 SAMPLES: list[Message] = [a_move("7"), a_placed("7"), a_retire("7")]
 FIELDS = [(sample, name) for sample in SAMPLES for name in as_entry(sample)]
 VALUES = [(sample, name) for sample in SAMPLES for name in orjson.loads(as_entry(sample)[b"body"])]
@@ -116,14 +117,14 @@ def test_a_value_of_a_foreign_kind_is_named(message: Message, name: str, value: 
         type(message).parse(with_value(message, name, value))
 
 
-@pytest.mark.parametrize("body", [b"", b"x", b"7", b"null", b"[]", b'"text"', b"[" * 100_000, b'{"a":1}}'])
+@pytest.mark.parametrize("body", [b"", b"x", b"7", b"null", b"[]", b'"text"', b"[" * 60_000])
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidError, match=r"^field 'body' is not "):
         Move.parse(as_entry(a_move("7")) | {b"body": body})
 
 
 def test_a_text_that_no_service_writes_is_refused() -> None:
-    with pytest.raises(InvalidError, match=r"^field 'why' has 100000 bytes") as refused:
+    with pytest.raises(InvalidError, match=r"^field 'body' has 100\d{3} bytes") as refused:
         Move.parse(with_value(a_move("7"), "why", "x" * 100_000))
     assert len(str(refused.value)) < 200
 
@@ -133,44 +134,48 @@ def test_a_long_text_comes_back() -> None:
     assert Move.parse(as_entry(move)) == move
 
 
-BAD_NUMBERS = [
-    b"",
-    b"x",
-    b"1.5",
-    b"-1",
-    b"1e3",
-    b"nan",
-    b"1_0",
-    b" 1",
-    b"1\n",
-    b"9" * 5000,
-    b"%d" % 2**53,
-    b"%d" % 10**30,
-]
-
-
-@pytest.mark.parametrize("raw", BAD_NUMBERS)
-def test_a_number_beside_the_body_that_no_service_writes_is_refused(raw: bytes) -> None:
-    with pytest.raises(InvalidError, match=r"^field 'not_before' is not a number") as refused:
-        Retire.parse(as_entry(a_retire("7")) | {b"not_before": raw})
-    assert len(str(refused.value)) < 200
-
-
 @pytest.mark.parametrize("value", [-1, 1.5, "1", 2**53, 2**63, 10**15 + 0.5])
 @pytest.mark.parametrize(("message", "name"), [f for f in VALUES if f[1] in NUMBERS], ids=name_of)
 def test_a_number_that_no_service_writes_is_refused(message: Message, name: str, value: object) -> None:
-    with pytest.raises(InvalidError, match=f"^field '{name}' is not a number"):
+    with pytest.raises(InvalidError, match=f"^field '{name}' is not as it must be: Expected `int`"):
         type(message).parse(with_value(message, name, value))
 
 
 @pytest.mark.parametrize("value", ["", "1.5", -1, -0.1, True])
 def test_a_duration_that_is_none_is_refused(value: object) -> None:
-    with pytest.raises(InvalidError, match=r"^field 'seconds' is not a number"):
+    with pytest.raises(InvalidError, match=r"^field 'seconds' is not as it must be: Expected `float`"):
         Placed.parse(with_value(a_placed("7"), "seconds", value))
 
 
 def test_a_duration_may_be_a_whole_number() -> None:
     assert Placed.parse(with_value(a_placed("7"), "seconds", 3)).seconds == 3.0
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"9" * 5000, b"-0.0"])
+def test_a_number_that_no_language_holds_is_refused(number: bytes) -> None:
+    entry = as_entry(a_move("7"))
+    with pytest.raises(InvalidError, match=r"^field 'count' is not ") as refused:
+        Move.parse(entry | {b"body": entry[b"body"].replace(b'"count":1500', b'"count":' + number)})
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize("text", [b"\\ud800", b"\xff", b"\n"])
+def test_a_text_that_is_none_is_refused(text: bytes) -> None:
+    entry = as_entry(a_move("7"))
+    with pytest.raises(InvalidError, match=r"^field 'body' is not JSON"):
+        Move.parse(entry | {b"body": entry[b"body"].replace(b"dir/", text)})
+
+
+def test_nothing_may_follow_the_body() -> None:
+    entry = as_entry(a_move("7"))
+    with pytest.raises(InvalidError, match=r"^field 'body' is not JSON"):
+        Move.parse(entry | {b"body": entry[b"body"] + b"}"})
+
+
+@pytest.mark.parametrize("name", [b"move_id", b"cid"])
+def test_the_fields_beside_the_body_say_the_same_as_it(name: bytes) -> None:
+    with pytest.raises(InvalidError, match=f"^field '{name.decode()}' is not the body's: b'another'"):
+        Move.parse(as_entry(a_move("7")) | {name: b"another"})
 
 
 def test_a_method_that_no_mover_has_is_refused() -> None:

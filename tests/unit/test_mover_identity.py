@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from services.mover.beneath import Reason, classify
 from services.mover.identity import file_id, is_move_id, part_name, probe_name
