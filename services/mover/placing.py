@@ -140,9 +140,10 @@ class Placing:
             target = self._directories.entry(move.to_path, move.filename, like=move.from_path)
             part = Entry(target.directory, part_name(move.move_id, attempt))
             sweep(move.move_id, attempt, target)
-            if target.stat() is None:
-                ready = self._named_only(source, target) or self._linked(source, part, target)
-                ready = ready or self._empty(source, part, target)
+            # The name is given in the end, and never over another: whether it is free is asked where a part is made.
+            ready = self._named_only(source, target)
+            if ready is None and target.stat() is None:
+                ready = self._linked(source, part, target) or self._empty(source, part, target)
         finally:
             if ready is None:
                 os.close(source.fd)

@@ -22,8 +22,8 @@ _FEW, _MORE = 100, 200
 _CALLS = "!mmap,munmap,brk,madvise,mremap,mprotect,futex,rt_sigaction,rt_sigprocmask"
 _SYNCS = ("fsync", "fdatasync", "syncfs", "sync_file_range")
 _EACH = {
-    # open, looked at; target looked at; flock; the source's name looked at; link; both looked at; close
-    "place by link": 9,
+    # open, looked at; flock; the name looked at; link; both looked at; close
+    "place by link": 8,
     # the same, and for the part: open, write, owner, mode, attributes, times, drop, read ahead, read back, close
     "place by copy": 24,
     # open, fstat; flock; both names looked at twice; unlink; close; and two looks by the script for the order's ids
