@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import functools
 import os
 import stat
 from collections.abc import Callable, Generator, Iterator
@@ -16,8 +15,10 @@ from blake3 import blake3
 
 from services.mover.beneath import Reason, classify, doing, open_file
 from services.mover.blame import blaming
+from services.mover.following import Following
 from services.mover.identity import Entry, OpenFile
-from services.mover.streaming import CHUNK_BYTES, Read, go_direct, read_at, stream, write
+from services.mover.kernel import TMPFS, file_system_of, libc
+from services.mover.streaming import AHEAD_BYTES, CHUNK_BYTES, Read, go_direct, in_turn, read_at, stream, write
 from shared.errors import ReshelveError, RetryError
 from shared.messages import Method
 
@@ -68,15 +69,21 @@ def fill(source: OpenFile, part: Entry, part_fd: int, should_stop: ShouldStop) -
     Raises HandedBackError between two chunks once `should_stop()`; the caller removes the part after any error.
     """
     if _clone(source.fd, part_fd):
-        copied = Copied("reflink", "")
+        keep_metadata(source, part_fd)
+        sync_file(part_fd)
+        return Copied("reflink", "")
+    size = source.stat.st_size
+    _reserve(part_fd, size)
+    if size >= AHEAD_BYTES and file_system_of(part_fd) == TMPFS:
+        digest = _copy_verified(source, part, part_fd, should_stop)
+        keep_metadata(source, part_fd)
+        sync_file(part_fd)
     else:
-        _reserve(part_fd, source.stat.st_size)
-        copied = Copied("copy", _copy_bytes(source, part_fd, should_stop))
-    keep_metadata(source, part_fd)
-    sync_file(part_fd)
-    if copied.digest:
-        _verify(part, part_fd, copied.digest, should_stop)
-    return copied
+        digest = _copy(source, part_fd, should_stop)
+        keep_metadata(source, part_fd)
+        sync_file(part_fd)
+        _verify(part, part_fd, digest, should_stop)
+    return Copied("copy", digest)
 
 
 def digest_of(fd: int, size: int, should_stop: ShouldStop) -> str:
@@ -109,11 +116,6 @@ def sync_file(fd: int) -> None:
         raise RetryError(Reason.FSYNC_FAILED, detail) from error
 
 
-@functools.cache
-def libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
 def _clone(source_fd: int, part_fd: int) -> bool:
     try:
         fcntl.ioctl(part_fd, _FICLONE, source_fd)
@@ -136,28 +138,72 @@ def _reserve(part_fd: int, size: int) -> None:
                 raise OSError(number, os.strerror(number))
 
 
-def _copy_bytes(source: OpenFile, part_fd: int, should_stop: ShouldStop) -> str:
+def _copy(source: OpenFile, part_fd: int, should_stop: ShouldStop) -> str:
+    """The digest of what was read. What was written is neither durable nor verified yet."""
+    flushed = 0
+
+    def flush(written: int) -> None:
+        nonlocal flushed
+        if written - flushed >= WINDOW_BYTES:
+            # Begins to write back what is dirty; waits for nothing.
+            os.posix_fadvise(part_fd, flushed, written - flushed, os.POSIX_FADV_DONTNEED)
+            flushed = written
+
     hasher = blake3(max_threads=1)
     size = source.stat.st_size
-    written = flushed = 0
     if size > CHUNK_BYTES:
         os.posix_fadvise(source.fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     if size >= DIRECT_BYTES:
         go_direct(part_fd)
-    with doing("copy the content"), closing(_read(source, hasher, should_stop)) as chunks:
-        for chunk in chunks:
-            write(part_fd, chunk)
-            written += len(chunk)
-            if written - flushed >= WINDOW_BYTES:
-                # Begins to write back what is dirty; waits for nothing.
-                os.posix_fadvise(part_fd, flushed, written - flushed, os.POSIX_FADV_DONTNEED)
-                flushed = written
-    if written != size:
-        raise RetryError(Reason.SOURCE_CHANGED, f"{size} bytes became {written} while copying: let its writer finish")
+    # Hashed where it is read, while the chunk before is written.
+    _write(size, part_fd, _read(source, hasher, should_stop, stream), flush)
     return hasher.hexdigest()
 
 
-def _read(source: OpenFile, hasher: blake3, should_stop: ShouldStop) -> Generator[memoryview, None, None]:
+def _copy_verified(source: OpenFile, part: Entry, part_fd: int, should_stop: ShouldStop) -> str:
+    """The digest of what was read, and of what was read back right behind the writing: only for a copy in memory.
+
+    Two threads have about as much to do there. A third, to read ahead, would have to share a core with one of them.
+    """
+    hasher, size = blake3(max_threads=1), source.stat.st_size
+    with open_file(part) as fresh:
+
+        def read_back(chunk: memoryview, offset: int) -> int:
+            with doing("read the copy back"):
+                return read_at(fresh.fd, chunk, offset)
+
+        with Following(_unless(should_stop, read_back)) as following:
+
+            def written(end: int) -> None:
+                # The source's disk goes on while the next chunk is hashed and written.
+                os.posix_fadvise(source.fd, end + CHUNK_BYTES, CHUNK_BYTES, os.POSIX_FADV_WILLNEED)
+                following.written(end)
+
+            _write(size, part_fd, _read(source, hasher, should_stop, in_turn), written)
+            found = following.digest()
+        found_size = os.fstat(fresh.fd).st_size
+    _check_same(hasher.hexdigest(), found)
+    if found_size != size:
+        raise RetryError(Reason.COPY_DIFFERS, f"{size} bytes were written, there are {found_size}: check the device")
+    return found
+
+
+def _write(size: int, part_fd: int, chunks: Generator[memoryview, None, None], written: Callable[[int], None]) -> None:
+    """Tells `written` after each chunk how many bytes are there by now."""
+    end = 0
+    with doing("copy the content"), closing(chunks):
+        for chunk in chunks:
+            write(part_fd, chunk)
+            end += len(chunk)
+            written(end)
+    if end != size:
+        raise RetryError(Reason.SOURCE_CHANGED, f"{size} bytes became {end} while copying: let its writer finish")
+
+
+def _read(
+    source: OpenFile, hasher: blake3, should_stop: ShouldStop, by: Callable[[Read, int], Iterator[memoryview]]
+) -> Generator[memoryview, None, None]:
+    """The source's chunks, `by` one of streaming's, each hashed."""
     size = source.stat.st_size
 
     def read(buffer: memoryview, offset: int) -> int:
@@ -167,8 +213,7 @@ def _read(source: OpenFile, hasher: blake3, should_stop: ShouldStop) -> Generato
 
     # An error while the chunk is written is not raised in here, and so does not blame the source.
     with blaming("source"), doing(f"read {source.entry.name!r}"):
-        # Hashed where it is read, while the chunk before is written.
-        yield from stream(_unless(should_stop, read), size)
+        yield from by(_unless(should_stop, read), size)
 
 
 def _unless(should_stop: ShouldStop, read: Read) -> Read:
@@ -229,6 +274,10 @@ def _verify(part: Entry, part_fd: int, digest: str, should_stop: ShouldStop) -> 
         if fresh.stat.st_size >= DIRECT_BYTES:
             go_direct(fresh.fd)
         found = digest_of(fresh.fd, fresh.stat.st_size, should_stop)
+    _check_same(digest, found)
+
+
+def _check_same(digest: str, found: str) -> None:
     if found != digest:
         detail = f"written with digest {digest}, read back with {found}: check the device"
         raise RetryError(Reason.COPY_DIFFERS, detail)

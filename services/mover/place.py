@@ -25,7 +25,6 @@ from services.mover.copying import (
     digest_of,
     drop_cache,
     fill,
-    libc,
     sync_file,
 )
 from services.mover.fencing import IsCurrent, StaleError
@@ -40,6 +39,7 @@ from services.mover.identity import (
     same_directory,
     same_inode,
 )
+from services.mover.kernel import libc
 from services.mover.locking import locked
 from services.mover.markers import open_level
 from shared.errors import DeadLetterError, RetryError

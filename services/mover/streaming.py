@@ -33,12 +33,13 @@ def stream(read: Read, size: int) -> Generator[memoryview, None, None]:
     ahead: close the iterator before the file.
     """
     if size < AHEAD_BYTES:
-        yield from _in_turn(read, size)
+        yield from in_turn(read, size)
     else:
         yield from _ahead(read, size)
 
 
-def _in_turn(read: Read, size: int) -> Iterator[memoryview]:
+def in_turn(read: Read, size: int) -> Iterator[memoryview]:
+    """As `stream`, whatever the size, without a thread."""
     with buffer() as chunk:
         offset = 0
         while offset < size:

@@ -14,7 +14,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from services.mover.beneath import Reason, sync_directory
-from services.mover.copying import libc, sync_file
+from services.mover.copying import sync_file
+from services.mover.kernel import BTRFS, EXT4, F2FS, TMPFS, XFS, file_system_of, libc
 from shared.errors import RetryError
 
 TOGETHER = 8
@@ -22,13 +23,7 @@ TOGETHER = 8
 
 # Their syncfs writes all that is dirty, waits for it, commits and flushes. A file system in user space may not even
 # hear of it, and a network's file system keeps its own promises file by file.
-_LOCAL = {
-    0xEF53,  # ext4
-    0x58465342,  # XFS
-    0x9123683E,  # btrfs
-    0xF2F52010,  # F2FS
-    0x01021994,  # tmpfs
-}
+_LOCAL = {EXT4, XFS, BTRFS, F2FS, TMPFS}
 _SYNCFS_TELLS = (5, 8)
 """Older kernels answer 0 where pages could not be written (linux 735e4ae5ba28)."""
 
@@ -66,7 +61,7 @@ def _by_device(fds: Sequence[int]) -> dict[int, list[int]]:
 
 def _sync_file_system(fd: int) -> bool:
     """False where syncfs promises less than fsync. Errors since `fd` was opened are reported to it."""
-    if not _tells_errors() or _type_of(fd) not in _LOCAL:
+    if not _tells_errors() or file_system_of(fd) not in _LOCAL:
         return False
     if libc().syncfs(fd) != 0:
         problem = os.strerror(ctypes.get_errno())
@@ -78,9 +73,3 @@ def _sync_file_system(fd: int) -> bool:
 def _tells_errors() -> bool:
     major, minor = platform.release().split(".")[:2]
     return (int(major), int("".join(filter(str.isdigit, minor)) or 0)) >= _SYNCFS_TELLS
-
-
-def _type_of(fd: int) -> int:
-    """`f_type` of statfs(2): its first word, whose size varies by architecture as a long does."""
-    answer = (ctypes.c_long * 64)()
-    return answer[0] if libc().fstatfs(fd, answer) == 0 else 0
