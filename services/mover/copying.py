@@ -239,32 +239,27 @@ def keep_metadata(source: OpenFile, part_fd: int) -> None:
 
 def _keep_owner(wanted: os.stat_result, part_fd: int) -> bool:
     """False where the file could not be given to its owner; then at least the group is kept, if we belong to it."""
-    given = False
-    with _where_permitted():
-        os.fchown(part_fd, wanted.st_uid, wanted.st_gid)
-        given = True
-    if not given:
-        with _where_permitted():
-            os.fchown(part_fd, -1, wanted.st_gid)
-    return given
+    if _permitted(lambda: os.fchown(part_fd, wanted.st_uid, wanted.st_gid)):
+        return True
+    _permitted(lambda: os.fchown(part_fd, -1, wanted.st_gid))
+    return False
 
 
 def _keep_attributes(source_fd: int, part_fd: int) -> None:
     names: list[str] = []
-    with _where_permitted():
-        names = os.listxattr(source_fd)
+    _permitted(lambda: names.extend(os.listxattr(source_fd)))
     for name in names:
-        with _where_permitted():
-            os.setxattr(part_fd, name, os.getxattr(source_fd, name))
+        _permitted(lambda name=name: os.setxattr(part_fd, name, os.getxattr(source_fd, name)))  # type: ignore[misc]
 
 
-@contextmanager
-def _where_permitted() -> Iterator[None]:
+def _permitted(action: Callable[[], object]) -> bool:
     try:
-        yield
+        action()
     except OSError as error:
         if error.errno not in _REFUSED:
             raise
+        return False
+    return True
 
 
 def _verify(part: Entry, part_fd: int, digest: str, should_stop: ShouldStop) -> None:

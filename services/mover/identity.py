@@ -39,12 +39,17 @@ class OpenFile(NamedTuple):
     def is_unchanged(self) -> bool:
         """True while the file is what it was, and its entry still means this very file."""
         named = self.entry.stat()
-        return named is not None and file_id(named) == file_id(self.stat)
+        return named is not None and _version(named) == _version(self.stat)
 
 
 def file_id(stat: os.stat_result) -> str:
     """`ino:size:mtime_ns`. No device number: it differs from host to host for the same mounted file system."""
     return f"{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
+
+
+def _version(stat: os.stat_result) -> tuple[int, int, int]:
+    """What `file_id` says, to be compared on this host."""
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def same_inode(one: os.stat_result, other: os.stat_result) -> bool:

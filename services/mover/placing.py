@@ -74,6 +74,7 @@ class Placing:
         """Of which moves, by their place in `prepare`, a sync failed: neither to be trusted nor left to `place`."""
         self._links_refused = False
         self._links_work: set[tuple[int, int]] = set()
+        self._apart: set[tuple[int, int]] = set()
         self._in_use = threading.Lock()
         self._closed = False
 
@@ -211,10 +212,15 @@ class Placing:
         keep_metadata(ready.source, ready.fd)
 
     def _check_apart(self, source: Entry, part: Entry) -> None:
-        here, there = self._directories.stat(source.directory), self._directories.stat(part.directory)
+        """Once for two directories: a batch holds them open, so they stay what they are."""
+        pair = source.directory, part.directory
+        if pair in self._apart:
+            return
+        here, there = (self._directories.stat(directory) for directory in pair)
         # On one device the inodes tell.
         if here.st_dev != there.st_dev or here.st_ino == there.st_ino:
             check_apart(source, part)
+        self._apart.add(pair)
 
     def _make_durable(self) -> None:
         """Sync and read back what was copied. Where a sync failed, none of the parts is used: they are made anew."""

@@ -25,7 +25,7 @@ _EACH = {
     # open, looked at; flock; the name looked at; link; both looked at; close
     "place by link": 8,
     # the same, and for the part: open, write, owner, mode, attributes, times, drop, read ahead, read back, close
-    "place by copy": 24,
+    "place by copy": 23,
     # open, fstat; flock; both names looked at twice; unlink; close; and two looks by the script for the order's ids
     "retire": 13,
 }
