@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 CONTENTS = 10_000
 CATALOG = 1_000_000
 _PREPARED_VIEWS = 1_000_000
-"""Of a million contents some 230,000: more than ingest remembers, or going round would flatter it."""
+"""Of a million contents some 230,000. Going round flatters nobody: ingest remembers none of them."""
 _BODY_START = b"\r\n\r\n"
 _LENGTH = b"content-length: "
 _RECEIVED_BYTES = 65_536

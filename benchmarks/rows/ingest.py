@@ -27,8 +27,8 @@ def rows(work: Path, scale: float) -> Iterator[Row]:
     Ours includes all that a 202 promises: the views checked, summed, and in Redis with its AOF synced. Both cores are
     shared with Redis and the load generator, whose cost lowers ours and the bare handler's alike; the loop over orjson
     has a core for itself, without HTTP, and reads the same lines. The views are drawn from so many contents, the k-th
-    most popular 1/k as often as the first: a million views over and over, of a million contents some 230,000, which is
-    more than ingest remembers. Not included: TLS, tokens.
+    most popular 1/k as often as the first: a million views over and over, of a million contents some 230,000. Not
+    included: TLS, tokens.
     """
     seconds = max(_LEAST_S, _SECONDS * scale)
     with two_cores(), Servers.started(work) as servers:

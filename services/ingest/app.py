@@ -19,7 +19,6 @@ from services.ingest.health import HealthEndpoint
 from services.ingest.history import HistoryEndpoint
 from services.ingest.idempotency import Idempotency
 from services.ingest.levels import LevelsEndpoint
-from services.ingest.lines import Lines
 from services.ingest.problems import answers_problems
 from services.ingest.room import Room
 from services.ingest.sentences import SentencesEndpoint
@@ -60,21 +59,18 @@ def build_app(
     catalog, registry, contents = Catalog(connections), Registry(connections), Contents(scripts)
     views = Views(publishing)
     deadline_s, key_life_s = settings.deadline_s, settings.key_life_s
-    lines = Lines(settings.partitions)
     room = Room(settings.reading_limit_bytes, deadline_s)
     publisher = Publisher(
         views,
         gate,
-        lines,
         log,
+        partitions=settings.partitions,
         deadline_s=deadline_s,
         pending_limit=settings.pending_limit_bytes,
         key_life_s=key_life_s,
     )
     idempotency = Idempotency(views, deadline_s=deadline_s, key_life_s=key_life_s)
-    taking = ViewsEndpoint(
-        publisher, gate, idempotency, lines, room, pool=pools.parsing, partitions=settings.partitions
-    )
+    taking = ViewsEndpoint(publisher, gate, idempotency, room, pool=pools.parsing, partitions=settings.partitions)
     tracking = ContentsEndpoint(catalog, registry, contents, pools.looking, log)
     history = HistoryEndpoint(catalog)
     levels = LevelsEndpoint(catalog, registry, log)

@@ -10,9 +10,9 @@ from uuid import uuid4
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from services.ingest.gate import Gate
-from services.ingest.lines import Lines
 from services.ingest.payloads import Intake
 from services.ingest.problems import UnavailableError
+from services.ingest.sums import spread
 from shared.levels import COUNT_MAX
 from shared.log import Log
 from shared.messages import Tally
@@ -38,17 +38,17 @@ Parts = Mapping[int, Sequence[Part]]
 class _Load:
     """The views of requests that came at nearly the same moment; they go out together, and are answered alike."""
 
-    def __init__(self, began: float, deadline_s: float, lines: Lines, key_life_ms: int) -> None:
+    def __init__(self, began: float, deadline_s: float, partitions: int, key_life_ms: int) -> None:
         self.deadline = began + deadline_s
         """That of its first request, so nobody's is later by more than a load stays open."""
         self.size = 0
         self.waiting: list[Answer] = []
         self._closes = began + _short(deadline_s)
-        self._lines = lines
+        self._partitions = partitions
         self._key_life_ms = key_life_ms
         self._parts: dict[int, list[Part]] = defaultdict(list)
         self._tallies: dict[int, list[Tally]] = defaultdict(list)
-        self._counted: Counter[bytes] = Counter()
+        self._counted: Counter[str] = Counter()
 
     def has_room(self, now: float) -> bool:
         return now < self._closes and len(self.waiting) < _REQUESTS_MAX
@@ -56,11 +56,10 @@ class _Load:
     def add(self, intake: Intake, marker: str) -> None:
         """With a `marker` the views are taken in once for it, else with whoever waits too."""
         if marker:
-            tallies = self._lines.sums(Counter(intake.lines)) if intake.lines else intake.tallies
-            for partition, tally in tallies.items():
+            for partition, tally in self._of(intake).items():
                 self._parts[partition].append(Part(marker, self._key_life_ms, tally.pack()))
-        elif intake.lines:
-            self._counted.update(intake.lines)
+        elif intake.increments:
+            intake.increments.add_to(self._counted)
         else:
             self._add_tallies(intake.tallies)
         for event in intake.events:
@@ -81,11 +80,17 @@ class _Load:
         for partition, tally in tallies.items():
             self._tallies[partition].append(tally)
 
+    def _of(self, intake: Intake) -> Mapping[int, Tally]:
+        if not intake.increments:
+            return intake.tallies
+        alone: Counter[str] = Counter()
+        intake.increments.add_to(alone)
+        return spread(alone, self._partitions)
+
     def _sum_up(self) -> None:
-        if self._counted:
-            for partition, tally in self._lines.sums(self._counted).items():
-                self._tallies[partition].append(tally)
-            self._counted = Counter()
+        for partition, tally in spread(self._counted, self._partitions).items():
+            self._tallies[partition].append(tally)
+        self._counted = Counter()
 
 
 class Publisher:
@@ -95,9 +100,9 @@ class Publisher:
         self,
         views: Views,
         gate: Gate,
-        lines: Lines,
         log: Log,
         *,
+        partitions: int,
         deadline_s: float,
         pending_limit: int,
         key_life_s: int,
@@ -105,7 +110,7 @@ class Publisher:
         """`pending_limit` bytes of bodies may wait; the markers of keys and events live for `key_life_s`."""
         self._views = views
         self._gate = gate
-        self._lines = lines
+        self._partitions = partitions
         self._log = log
         self._deadline_s = deadline_s
         self._pending_limit = pending_limit
@@ -124,9 +129,9 @@ class Publisher:
     def submit(self, intake: Intake, size: int, marker: str = "") -> Answer:
         """The answer comes as the future's result: why Redis did not take in what came in `size` bytes, or None.
 
-        The intake's lines are let go of. Raises UnavailableError, or brings it as the result: nothing was taken in; or,
-        where Redis fell silent in the midst of it, nobody knows, and only a repetition with the same marker (or event
-        ids) is safe.
+        The intake's increments are let go of. Raises UnavailableError, or brings it as the result: nothing was taken
+        in; or, where Redis fell silent in the midst of it, nobody knows, and only a repetition with the same marker (or
+        event ids) is safe.
         """
         self._gate.check()
         if self._pending_bytes + size > self._pending_limit or self._pending >= _WAITING_MAX:
@@ -138,7 +143,7 @@ class Publisher:
             return answer
         load = self._open_load(loop.time())
         load.add(intake, marker)
-        intake.lines = []
+        intake.increments = None
         load.size += size
         load.waiting.append(answer)
         self._pending_bytes += size
@@ -149,7 +154,7 @@ class Publisher:
 
     def _open_load(self, now: float) -> _Load:
         if not self._loads or not self._loads[-1].has_room(now):
-            self._loads.append(_Load(now, self._deadline_s, self._lines, self._key_life_ms))
+            self._loads.append(_Load(now, self._deadline_s, self._partitions, self._key_life_ms))
         return self._loads[-1]
 
     async def _send_all(self) -> None:

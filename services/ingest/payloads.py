@@ -15,6 +15,7 @@ from typing import Any, Literal
 import orjson
 
 from services.ingest.checksums import Checksums
+from services.ingest.sums import Increments
 from shared.errors import InvalidError
 from shared.keys import partition_of
 from shared.levels import COUNT_MAX
@@ -68,8 +69,8 @@ class Intake:
     accepted_counts: int = 0
     tallies: dict[int, Tally] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
-    lines: list[bytes] = field(default_factory=list)
-    """Instead of tallies: views that are still to be summed, see `lines.Lines`."""
+    increments: Increments | None = None
+    """Instead of tallies: views that are still to be summed, with those of other requests."""
     rejected: list[dict[str, Any]] = field(default_factory=list)
     """`{"index", "error"}` of the first LISTED_MAX rejected items; the index counts items, so blank lines do not."""
     rejected_total: int = 0

@@ -11,12 +11,12 @@ import orjson
 from aiohttp import hdrs, web
 
 from services.ingest import events, payloads
+from services.ingest.alike import lines_alike, one_view
 from services.ingest.answers import accepted
 from services.ingest.bodies import read_body
 from services.ingest.coalesce import Publisher
 from services.ingest.gate import Gate
 from services.ingest.idempotency import HEADER, Idempotency, check_key
-from services.ingest.lines import Lines
 from services.ingest.payloads import Intake, TooManyError, UnsupportedError
 from services.ingest.problems import ProblemError
 from services.ingest.room import Room
@@ -33,6 +33,7 @@ _REASONS = {
     HTTPStatus.UNPROCESSABLE_ENTITY: "key_reused",
     HTTPStatus.SERVICE_UNAVAILABLE: "unavailable",
 }
+_QUICKLY = {"json": one_view, "ndjson": lines_alike}
 _PARSERS = {
     "json": payloads.parse_json,
     "ndjson": payloads.parse_ndjson,
@@ -69,7 +70,6 @@ class ViewsEndpoint:
         publisher: Publisher,
         gate: Gate,
         idempotency: Idempotency,
-        lines: Lines,
         room: Room,
         *,
         pool: Executor,
@@ -79,7 +79,6 @@ class ViewsEndpoint:
         self._publisher = publisher
         self._gate = gate
         self._idempotency = idempotency
-        self._lines = lines
         self._room = room
         self._pool = pool
         self._partitions = partitions
@@ -138,12 +137,11 @@ class ViewsEndpoint:
             raise ProblemError(400, str(error)) from None
 
     def _parsed(self, kind: payloads.Format, body: bytes) -> Intake:
-        lines: list[bytes] = []
-        if kind == "ndjson":
-            lines = self._lines.of(body)
-        elif kind == "json":
-            lines = self._lines.one(body)
-        return Intake(len(lines), lines=lines) if lines else _PARSERS[kind](body, self._partitions)
+        read = _QUICKLY.get(kind)
+        increments = read(body) if read else None
+        if increments:
+            return Intake(len(increments.cids), increments=increments)
+        return _PARSERS[kind](body, self._partitions)
 
 
 def count(intake: Intake) -> None:

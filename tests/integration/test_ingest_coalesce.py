@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 from cli.private_redis import PrivateRedis
 from services.ingest.coalesce import Publisher
 from services.ingest.gate import Gate
-from services.ingest.lines import Lines
 from services.ingest.payloads import Intake, parse_json
 from services.ingest.problems import UnavailableError
+from services.ingest.sums import Increments
 from shared.levels import COUNT_MAX
 from shared.messages import Tally
 from shared.redis_client import connect
@@ -58,9 +58,14 @@ async def opened(scripts: Scripts, *, deadline_s: float = 5, pending_limit: int 
     log = structlog.get_logger()
     gate = Gate(scripts.redis, Contents(scripts), 1000, log)
     await gate.look()
-    lines = Lines(PARTITIONS)
     publisher = Publisher(
-        Views(scripts), gate, lines, log, deadline_s=deadline_s, pending_limit=pending_limit, key_life_s=3600
+        Views(scripts),
+        gate,
+        log,
+        partitions=PARTITIONS,
+        deadline_s=deadline_s,
+        pending_limit=pending_limit,
+        key_life_s=3600,
     )
     return publisher, gate
 
@@ -101,26 +106,26 @@ async def test_totals_and_increments_keep_their_order(scripts: Scripts) -> None:
     assert (await taken_in(scripts)).set == {"7": 101}
 
 
-async def test_totals_and_lines_keep_their_order(scripts: Scripts) -> None:
+async def test_totals_and_unsummed_increments_keep_their_order(scripts: Scripts) -> None:
     publisher, _ = await opened(scripts)
 
-    def line() -> Intake:
-        return Intake(1, lines=[b'{"cid":"7"}'])
+    def increment() -> Intake:
+        return Intake(1, increments=Increments(["7"]))
 
     total = parse_json(b'{"cid": "7", "count": 100}', PARTITIONS)
-    await publisher.publish(line(), 10)
-    intakes = (line(), line(), total, line(), views(7), line())
+    await publisher.publish(increment(), 10)
+    intakes = (increment(), increment(), total, increment(), views(7), increment())
     await asyncio.gather(*(publisher.publish(intake, 10) for intake in intakes))
     assert (await taken_in(scripts)).set == {"7": 103}
 
 
-async def test_lines_under_a_marker_are_taken_in_once(scripts: Scripts) -> None:
+async def test_unsummed_increments_under_a_marker_are_taken_in_once(scripts: Scripts) -> None:
     publisher, _ = await opened(scripts)
 
-    def lines() -> Intake:
-        return Intake(2, lines=[b'{"cid":"7"}', b'{"cid":"8","views":5}'])
+    def increments() -> Intake:
+        return Intake(2, increments=Increments(["7", "8"], [1, 5]))
 
-    await asyncio.gather(*(publisher.publish(lines(), 10, marker) for marker in ("ik-1", "ik-1", "", "ik-2")))
+    await asyncio.gather(*(publisher.publish(increments(), 10, marker) for marker in ("ik-1", "ik-1", "", "ik-2")))
     assert (await taken_in(scripts)).add == {"7": 3, "8": 15}
 
 
