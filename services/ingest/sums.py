@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from zlib import crc32
@@ -30,10 +30,11 @@ class Increments:
 
 def spread(sums: Mapping[str, int], partitions: int) -> dict[int, Tally]:
     """The sums of each partition, as `partition_of` has it; none is beyond the largest count."""
-    parts: dict[int, dict[str, int]] = defaultdict(dict)
+    # A list: it is asked for every content, and a dict takes a quarter longer.
+    parts: list[dict[str, int]] = [{} for _ in range(partitions)]
     for cid, views, checksum in zip(sums, sums.values(), map(crc32, map(str.encode, sums)), strict=True):
         parts[checksum % partitions][cid] = views
-    return {partition: Tally(_capped(part), {}) for partition, part in parts.items()}
+    return {partition: Tally(_capped(part), {}) for partition, part in enumerate(parts) if part}
 
 
 def _capped(part: dict[str, int]) -> dict[str, int]:
