@@ -116,8 +116,8 @@ def _write(lines: Sequence[report.Line], facts: Mapping[str, str], whole: Sequen
     for area, heading in AREAS.items():
         of_area = [each for each in lines if each.area == heading]
         if of_area:
-            (_PLOTS / f"{area}.svg").write_text(plots.bars(heading, of_area))
-            pictures.append(f"![{heading}: ours, and what stands beside it](performance/{area}.svg)")
+            (_PLOTS / f"{area}.svg").write_text(plots.plot(heading, of_area))
+            pictures.append(f"![{heading}](performance/{area}.svg)")
     page = _PAGE.read_text()
     page = report.between(page, "machine", report.facts_table(facts))
     page = report.between(page, "tables", report.tables(lines))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.staging import cids, make_files, now_ms, open_moves, register, sync_filesystem, touch_memory, track_idle
+from benchmarks.staging import cids, make_files, now_ms, open_moves, register, sync_filesystem, touch_memory
 from benchmarks.system import Service, System
 from shared.names import LEVEL_MARKER
 
@@ -34,16 +34,13 @@ class Relocated:
         return self.cpu_s * 1000 / self.files
 
 
-async def relocate_all(system: System, files: int, size: int, *, movers: int, others: int = 0) -> Relocated:
+async def relocate_all(system: System, files: int, size: int, *, movers: int) -> Relocated:
     """Place, commit and retire `files` files of `size` bytes with so many movers and a recorder.
 
-    `others` contents are tracked and stay where they are. Raises RuntimeError where a file, a row or a state is not as
-    it must be.
+    Raises RuntimeError where a file, a row or a state is not as it must be.
     """
     names = cids(files)
     services = await _stage(system, names, size, movers)
-    if others:
-        await track_idle(system, [f"idle-{n}" for n in range(others)])
     before, began = system.cpu_s(), now_ms()
     for service in services:
         service.go_on()
@@ -52,6 +49,18 @@ async def relocate_all(system: System, files: int, size: int, *, movers: int, ot
     seconds = (max(await settled_at(system, names)) - began) / 1000
     await check(system, names)
     return Relocated(files, seconds, cpu_s)
+
+
+async def forget_all(system: System, files: int) -> None:
+    """After `relocate_all`: nobody knows of these files any more. They stay on the disk, which deleting slows down."""
+    redis = system.scripts.redis
+    async with redis.pipeline(transaction=False) as pipe:
+        for name in cids(files):
+            pipe.delete(system.scripts.of(name).content(name))
+        await pipe.execute()
+    await system.query("DELETE FROM relocations")
+    await system.query("DELETE FROM update_history")
+    await system.query("DELETE FROM contents WHERE content_level = 'silver'")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,8 +16,20 @@ NOTHING = "—"
 
 
 @dataclass(frozen=True)
+class Point:
+    """What a size costs, ascending: the median of the rounds, the least and the greatest."""
+
+    size: int
+    median: float
+    spread: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Line:
-    """One row as it is written down; `spread`s are the least and the greatest of the rounds' figures."""
+    """One row as it is written down; `spread`s are the least and the greatest of the rounds' figures.
+
+    A row about growth says `of` what, and has all sizes as `points`.
+    """
 
     area: str
     name: str
@@ -32,6 +45,8 @@ class Line:
     rounds: int
     scale: float
     details: Mapping[str, float]
+    of: str = ""
+    points: Sequence[Point] = ()
 
 
 def line(area: str, result: Result, scale: float) -> Line:
@@ -51,7 +66,17 @@ def line(area: str, result: Result, scale: float) -> Line:
         rounds=len(result.ours),
         scale=scale,
         details=dict(row.details),
+        of=row.growth.of if row.growth else "",
+        points=_points(result),
     )
+
+
+def _points(result: Result) -> list[Point]:
+    growth = result.row.growth
+    if growth is None:
+        return []
+    figures = {growth.first: result.beside, **result.between, growth.last: result.ours}
+    return [Point(size, statistics.median(found), (min(found), max(found))) for size, found in figures.items()]
 
 
 def bounds(wanted: Sequence[Bound]) -> str:
@@ -95,6 +120,9 @@ def tables(lines: Sequence[Line]) -> str:
     for area, group in itertools.groupby(lines, key=lambda each: each.area):
         of_area = list(group)
         parts.append(f"### {area}\n\n{_table(of_area)}")
+        grown = [each for each in of_area if each.points]
+        if grown:
+            parts.append(_growth_table(grown))
         parts += [f"{each.name}, on the way: {_details(each.details)}." for each in of_area if each.details]
     return "\n\n".join(parts)
 
@@ -117,6 +145,17 @@ def _table_row(written: Line) -> str:
         verdict(written.met),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _growth_table(lines: Sequence[Line]) -> str:
+    """Every size of every row."""
+    rows = [
+        f"| {each.name.rpartition(', ')[0]} | {point.size:,} {each.of} | {figure(point.median)} {each.unit} "
+        f"| {spread(point.spread)} | {point.median / (each.points[0].median or 1):.2f} |"
+        for each in lines
+        for point in each.points
+    ]
+    return "\n".join(["| what | size | figure | spread | of the first |", "|---|--:|--:|--:|--:|", *rows])
 
 
 def _details(details: Mapping[str, float]) -> str:
@@ -153,4 +192,4 @@ def to_json(lines: Sequence[Line]) -> bytes:
 
 def from_json(text: bytes) -> list[Line]:
     rows: list[dict[str, Any]] = orjson.loads(text)
-    return [Line(**row) for row in rows]
+    return [Line(**{**row, "points": [Point(**point) for point in row.get("points", ())]}) for row in rows]

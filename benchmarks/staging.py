@@ -9,7 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -79,19 +78,6 @@ async def open_moves(system: System, names: Sequence[str]) -> None:
         for start in range(0, len(openings), _MOVES):
             opened = await reviews.open(partition, openings[start : start + _MOVES])
             assert all(opened)
-
-
-async def track_idle(system: System, names: Sequence[str]) -> None:
-    """Contents at rest on bronze: a row, and the hash that their review left."""
-    await register(system, names)
-    lowest = next(iter(system.levels))
-    state: dict[Any, Any] = {"level": lowest.content_level, "count": 7, "status": "idle", "version": 1, "at": now_ms()}
-    state |= {"lo": lowest.min_counts, "hi": lowest.max_counts + 1, "why": "count 7 belongs on bronze (0-999)"}
-    for start in range(0, len(names), _ROWS):
-        async with system.scripts.redis.pipeline(transaction=False) as pipe:
-            for name in names[start : start + _ROWS]:
-                pipe.hset(system.scripts.of(name).content(name), mapping={**state, "filename": name})
-            await pipe.execute()
 
 
 def _move(cid: str, levels: Levels) -> Move:

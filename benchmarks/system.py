@@ -115,8 +115,7 @@ class System:
         cls, servers: Servers, paths: Sequence[Path], *, partitions: int = 8, settings: Mapping[str, str] | None = None
     ) -> AsyncIterator[System]:
         """Bronze, silver (and gold) in `paths`; nothing is in any of them yet, and no service runs."""
-        names = zip(("bronze", "silver", "gold"), (0, 1000, 2000), (999, 1999, 3001), paths, strict=False)
-        levels = Levels(Level(name, lowest, highest, str(path)) for name, lowest, highest, path in names)
+        levels = _levels(paths)
         async with AsyncExitStack() as stack:
             mysql_url, connection = await stack.enter_async_context(_database(servers.mysql.url, levels))
             redis = connect(servers.redis.url)
@@ -129,6 +128,12 @@ class System:
             stack.callback(system.stop)
             await Contents(system.scripts).make_groups(("views", "moves", "placed", "retires"))
             yield system
+
+    async def at(self, paths: Sequence[Path]) -> None:
+        """The levels lie in other directories from here on; services that run know nothing of it yet."""
+        self.levels = _levels(paths)
+        for level in self.levels:
+            await self.query("UPDATE level SET path = %s WHERE content_level = %s", (level.path, level.content_level))
 
     async def start(self, *names: str) -> list[Service]:
         """One process per name, each ready; a name may come several times."""
@@ -211,6 +216,11 @@ class System:
         waiting = await contents.waiting()
         if waiting["dead"] or waiting["later"]:
             raise RuntimeError(f"not everything went well: {waiting}")
+
+
+def _levels(paths: Sequence[Path]) -> Levels:
+    names = zip(("bronze", "silver", "gold"), (0, 1000, 2000), (999, 1999, 3001), paths, strict=False)
+    return Levels(Level(name, lowest, highest, str(path)) for name, lowest, highest, path in names)
 
 
 @asynccontextmanager

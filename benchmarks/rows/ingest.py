@@ -17,7 +17,7 @@ from benchmarks.system import Servers, System, two_cores
 _SECONDS = 4.0
 _LEAST_S = 0.5
 _SINGLE_AT_LEAST, _BATCH_AT_LEAST = 0.6, 0.5
-_UNLIMITED = "1000000000"
+UNLIMITED = {"RESHELVE_BACKLOG_LIMIT": "1000000000"}
 _BODY = b"\r\n\r\n"
 
 
@@ -74,8 +74,7 @@ def _ours(servers: Servers, views: int, seconds: float, contents: int = CATALOG)
 @asynccontextmanager
 async def listening(servers: Servers, *others: str, partitions: int = 8) -> AsyncIterator[tuple[System, int]]:
     """An ingest that refuses nothing for the backlog's sake, its port, and other services."""
-    settings = {"RESHELVE_BACKLOG_LIMIT": _UNLIMITED}
-    async with System.fresh(servers, no_files(servers), partitions=partitions, settings=settings) as system:
+    async with System.fresh(servers, no_files(servers), partitions=partitions, settings=UNLIMITED) as system:
         await system.start("ingest", *others)
         yield system, urlsplit(system.http).port or 0
 

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import orjson
 import pytest
 
 from benchmarks import report
-from benchmarks.measure import Beside, Bound, Row, measured
+from benchmarks.measure import Beside, Bound, Row, growing, measured
 
 
 def _row(figures: list[float], beside: list[float] | None, *bounds: Bound) -> Row:
@@ -76,3 +77,32 @@ def test_prose_around_the_markers_stays() -> None:
 def test_a_page_without_markers_is_refused() -> None:
     with pytest.raises(ValueError, match="tables"):
         report.between("page", "tables", "new")
+
+
+def test_growth_measures_all_sizes_by_turns_and_compares_the_last_with_the_first() -> None:
+    order: list[int] = []
+
+    def cost(size: int) -> float:
+        order.append(size)
+        return size + len(order) / 100
+
+    row = growing("cost of a view", "µs", "partitions", (1, 8, 64), cost)
+    result = measured(row, 2)
+    assert order == [64, 1, 8, 64, 1, 8]
+    assert (row.name, row.beside and row.beside.name) == ("cost of a view, 64 partitions", "1 partition")
+    assert result.ratio == pytest.approx(64 / 1, rel=0.1)
+    assert result.met is False
+    line = report.line("Growth", result, 1.0)
+    assert [(point.size, point.spread) for point in line.points] == [
+        (1, (1.02, 1.05)), (8, (8.03, 8.06)), (64, (64.01, 64.04))
+    ]  # fmt: skip
+    assert report.to_json(report.from_json(report.to_json([line]))) == report.to_json([line])
+    assert "| cost of a view | 8 partitions | 8.04 µs | 8.03–8.06 |" in report.tables([line])
+
+
+def test_a_row_of_before_without_points_can_be_read() -> None:
+    written = report.to_json([report.line("A", measured(_row([1], None), 1), 1.0)])
+    before = [
+        {key: value for key, value in row.items() if key not in {"of", "points"}} for row in orjson.loads(written)
+    ]
+    assert report.to_json(report.from_json(orjson.dumps(before))) == written
