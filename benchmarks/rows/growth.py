@@ -9,10 +9,11 @@ from pathlib import Path
 
 from benchmarks.backlog import copy_state, resting
 from benchmarks.measure import Row, growing
-from benchmarks.relocating import forget_all, relocate_all
+from benchmarks.relocating import forget_all, relocate_all, target_of
 from benchmarks.stages import Size, Stages
 from benchmarks.staging import register
 from benchmarks.system import Servers, System, two_cores
+from shared.names import LEVEL_MARKER
 
 _FILES = 6000
 _MOVERS, _PARTITIONS = (1, 2, 4), (1, 8, 64)
@@ -23,7 +24,8 @@ def rows(work: Path, scale: float) -> Iterator[Row]:
     """CPU time of all services and both servers per relocation of a 4 KiB file on one filesystem, all on two cores.
 
     Place, commit and retire; without the services' start, and without ingest and planner, which do not run. Where
-    nothing else is said there are two movers, 8 partitions and no other contents.
+    nothing else is said there are two movers, 8 partitions and no other contents. The levels have their markers
+    already: before a mover marks an empty directory, once in a level's life, all contents are counted.
     """
     files = max(100, round(_FILES * scale))
     fewer = round(_FEWER_CONTENTS * min(1.0, 4 * scale))
@@ -43,6 +45,8 @@ def rows(work: Path, scale: float) -> Iterator[Row]:
 async def _cpu_ms(system: System, files: int, movers: int) -> float:
     directory = Path(tempfile.mkdtemp(dir=system.servers.work))
     await system.at([directory / "bronze", directory / "silver"])
+    target_of(system).mkdir()
+    (target_of(system) / LEVEL_MARKER).touch()
     relocated = await relocate_all(system, files, 4096, movers=movers)
     system.stop()
     await forget_all(system, files)
