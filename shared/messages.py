@@ -31,6 +31,7 @@ Seconds = Annotated[float, Meta(ge=0)]
 
 _BODY_MAX_BYTES = 64 * 1024
 """Beyond any paths. A text of megabytes would make a statement that MySQL cuts the connection at, again and again."""
+_DIGITS = len(str(COUNT_MAX))
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _PLACE = re.compile(r"(.*) - at `\$\.(\w+)`")
 
@@ -132,14 +133,32 @@ class Placed(_Message, gc=False):
 
 
 class Retire(Placed, gc=False):
-    """The order to remove the source copy, not before `not_before`."""
+    """The order to remove the source copy, not before `not_before`.
 
-    not_before: Number
+    That stands beside the body, which is the placed entry's own: the script passes it on as it is.
+    """
+
+    not_before: Number = 0
+
+    def wire(self) -> list[str]:
+        *placed, not_before = astuple(self)
+        return [*Placed(*placed).wire(), "not_before", str(not_before)]
 
     @classmethod
-    def after(cls, placed: Placed, not_before: int) -> Self:
-        """The order that follows from a placed copy."""
-        return cls(*(*astuple(placed), not_before))
+    def parse(cls, entry: Mapping[bytes, bytes]) -> Self:
+        retire = super().parse(entry)
+        retire.not_before = _not_before(entry)
+        return retire
+
+
+def _not_before(entry: Mapping[bytes, bytes]) -> int:
+    raw = entry.get(b"not_before")
+    if raw is None:
+        raise InvalidError("field 'not_before' is missing")
+    # Stricter than int(): "-1", "1_0" and numbers that neither Lua nor MySQL can hold are not ours.
+    if raw.isdigit() and len(raw) <= _DIGITS and int(raw) <= COUNT_MAX:
+        return int(raw)
+    raise InvalidError(f"field 'not_before' is not a number from 0 to {COUNT_MAX}: {raw[:40]!r}")
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from zlib import crc32
 from shared.levels import Level, Levels
 from shared.messages import Move, Placed, Retire
 from shared.moveid import new_move_id
+from shared.state.moves import Commitment
 
 BRONZE = Level("bronze", 0, 999, "/levels/bronze")
 SILVER = Level("silver", 1000, 1999, "/levels/silver")
@@ -76,3 +77,9 @@ def a_retire(cid: str, **changes: Any) -> Retire:
 def retire_of(placed: Placed, not_before: int = 0) -> Retire:
     """The order that follows from the word."""
     return Retire(**{name: getattr(placed, name) for name in Placed.__struct_fields__}, not_before=not_before)
+
+
+def commitment_of(entry_id: bytes, placed: Placed) -> Commitment:
+    """What the recorder tells Redis of the word, once it is committed."""
+    body = placed.wire()[-1].encode()
+    return Commitment(entry_id, placed.cid, placed.move_id, placed.to_level, body)

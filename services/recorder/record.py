@@ -24,6 +24,10 @@ REFUSED = "catalog refused"
 UNDECODABLE = "undecodable"
 REASONS = (CONFLICT, REFUSED, UNDECODABLE)
 
+_IN_CALL = 100
+"""Commitments in one script call: Redis keeps each value of each write until the script ends, and beyond some hundred
+items they no longer fit into the processor's cache."""
+
 Work = tuple[RawEntry, Placed]
 
 
@@ -115,14 +119,23 @@ class Recording:
                 committed[work[0].partition].append(work)
             else:
                 await self._bury(*work, verdict)
-        await asyncio.gather(*(self._order_retires(p, works, grace_ms) for p, works in committed.items()))
+        await asyncio.gather(
+            *(
+                self._order_retires(partition, works[at : at + _IN_CALL], grace_ms)
+                for partition, works in committed.items()
+                for at in range(0, len(works), _IN_CALL)
+            )
+        )
 
     async def _order_retires(self, partition: int, works: Sequence[Work], grace_ms: int) -> None:
         now_ms = _now_ms()
         not_before = now_ms + grace_ms if grace_ms else 0
-        commitments = [Commitment(entry.entry_id, placed, not_before) for entry, placed in works]
+        commitments = [
+            Commitment(entry.entry_id, placed.cid, placed.move_id, placed.to_level, entry.fields[b"body"])
+            for entry, placed in works
+        ]
         try:
-            replies = await self._commits.commit(partition, commitments)
+            replies = await self._commits.commit(partition, commitments, not_before)
         except RedisError as error:
             if is_outage(error) or not is_missing_group(error):
                 raise

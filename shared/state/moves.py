@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import orjson
@@ -145,13 +144,14 @@ class Moves:
         return [reply == 1 for reply in await self._scripts.call("current", names, arguments)]
 
 
-@dataclass(frozen=True, slots=True)
-class Commitment:
-    """A placed entry whose relocation MySQL has committed; its source may be retired from `not_before` on."""
+class Commitment(NamedTuple):
+    """A placed entry whose relocation MySQL has committed. `body` is the entry's own, which the retire takes over."""
 
     entry_id: bytes
-    placed: Placed
-    not_before: int
+    cid: str
+    move_id: str
+    level: str
+    body: bytes
 
 
 class Commits:
@@ -165,17 +165,18 @@ class Commits:
         """The partition on which the cid's entries belong."""
         return self._scripts.of(cid).partition
 
-    async def commit(self, partition: int, commitments: Sequence[Commitment]) -> list[int]:
-        """Per item 1 its retire is ordered, 2 the state had moved on and is reviewed, 0 it was handled before."""
+    async def commit(self, partition: int, commitments: Sequence[Commitment], not_before: int) -> list[int]:
+        """Per item 1 its retire is ordered, 2 the state had moved on and is reviewed, 0 it was handled before.
+
+        The sources may be retired from `not_before` on (ms; 0: at once).
+        """
         keys = self._scripts.partitions[partition]
+        prefix = keys.content_prefix
         names = [keys.stream("placed"), keys.stream("retires"), keys.later, keys.review]
-        arguments: list[Argument] = [GROUPS["placed"], 0]
+        names += [prefix + item.cid for item in commitments]
+        arguments: list[Argument] = [GROUPS["placed"], not_before]
         for item in commitments:
-            placed = item.placed
-            flat = Retire.after(placed, item.not_before).wire()
-            names.append(keys.content(placed.cid))
-            arguments[1] = len(flat)
-            arguments += (item.entry_id, placed.cid, placed.move_id, placed.to_level, item.not_before, *flat)
+            arguments += item
         return list(await self._scripts.call("commit", names, arguments))
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from shared.messages import Retire
-from shared.state.moves import Commitment, Commits, Held, Moves
+from shared.state.moves import Commits, Held, Moves
 from shared.state.reviews import Opening, Reviews
 from tests.costs.counting import commands
-from tests.samples import a_move, a_placed, cids_of
+from tests.samples import a_move, a_placed, cids_of, commitment_of, retire_of
 from tests.streams import PARTITIONS, P, Streams, connected
 
 _FEW, _MORE = 10, 60
-_EACH = 21
-"""Look 1, open 4, start 2, finish 3, commit 5, start 2, settle 3; 1 to spare."""
+_EACH = 20
+"""Look 1, open 4, start 2, finish 3, commit 4, start 2, settle 3; 1 to spare."""
 _SCRIPTS = 8
 """claim, look, open, start, finish, commit, start, settle: each once a batch."""
 
@@ -36,9 +35,9 @@ async def _relocate(streams: Streams, number: int) -> Counter[str]:
         begun = [Held("moves", P, one.entry_id, one.message, 1) for one in held]
         assert all(await moves.finish(P, [(one, placed[one.message.cid]) for one in begun]))
         entries = await streams.deliver("placed")
-        retires = {cid: Retire.after(word, 0) for cid, word in placed.items()}
-        done = [Commitment(entry.entry_id, placed[entry.fields[b"cid"].decode()], 0) for entry in entries]
-        assert await commits.commit(P, done) == [1] * number
+        retires = {cid: retire_of(word) for cid, word in placed.items()}
+        done = [commitment_of(entry.entry_id, placed[entry.fields[b"cid"].decode()]) for entry in entries]
+        assert await commits.commit(P, done, 0) == [1] * number
         entries = await streams.deliver("retires")
         held = [Held("retires", P, entry.entry_id, retires[entry.fields[b"cid"].decode()]) for entry in entries]
         assert await moves.start("retires", P, "one", held) == [1] * number

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from shared.catalog.commits import Verdict
 from shared.errors import DeadLetterError
 from shared.messages import Move, Placed, Retire
-from shared.state.moves import Commitment, Commits, DeadLetters, Held, Moves, RawEntry
+from shared.state.moves import Commits, DeadLetters, Held, Moves, RawEntry
 from tests.faults.model_consumer import Consumer, P
-from tests.samples import a_placed
+from tests.samples import a_placed, commitment_of
 
 _LONG_AGO_MS = 1_000_000
 
@@ -154,8 +154,8 @@ class Recorder(Consumer):
         for entry, placed, verdict in items:
             self.hand.pop(entry.entry_id, None)
             if verdict in {"commit", "record", "committed"}:
-                commitment = Commitment(entry.entry_id, placed, 0)
-                self.bench.do(Commits(self.bench.scripts).commit(P, [commitment]))
+                commitment = commitment_of(entry.entry_id, placed)
+                self.bench.do(Commits(self.bench.scripts).commit(P, [commitment], 0))
             else:
                 held = Held("placed", P, entry.entry_id, placed, placed.attempts)
                 letter = DeadLetterError("catalog conflict", verdict)

@@ -136,8 +136,8 @@ async def test_a_connection_lost_at_redis_script_records_once_and_retires_once(
     for cid in (CID, OTHER, THIRD):
         await put(seen, tables, cid, level_root)
     async with Wire.to(redis_db) as wire:
-        # Only the commit script is called with the flat retire, so with this field.
-        wire.lose(lost, [b"not_before"])
+        # Only the commit script is called with this stream.
+        wire.lose(lost, [b":retires"])
         async with at_work(record, settings_of(wire.url, database)):
             await all_retired(seen, 3)
             await asyncio.sleep(0.2)

@@ -7,8 +7,8 @@ from typing import Literal
 import pytest
 
 from shared.messages import Move, Placed, Retire
-from shared.state.moves import CAME_BACK, FLIP_FLOP_MS, NOT_MINE, OBSOLETE, SETTLED, Commitment, Commits, Held, Moves
-from tests.samples import a_move, a_placed, a_retire, retire_of
+from shared.state.moves import CAME_BACK, FLIP_FLOP_MS, NOT_MINE, OBSOLETE, SETTLED, Commits, Held, Moves
+from tests.samples import a_move, a_placed, a_retire, commitment_of, retire_of
 from tests.streams import CID, OTHER, THIRD, P, Streams, connected, now_ms
 
 HOSTILE = 'dir/"quotes" \\back\\ \u2028 é 日本 🎬 \x01\x1f\x7f\t\n{}[],: %s'
@@ -306,8 +306,8 @@ async def a_held_word(seen: Streams, cid: str = CID, filename: str = "f.mp4") ->
 
 
 async def committed(seen: Streams, *items: tuple[Held, Placed], not_before: int = 0) -> list[int]:
-    orders = [Commitment(held.entry_id, placed, not_before) for held, placed in items]
-    return await Commits(seen.scripts).commit(P, orders)
+    orders = [commitment_of(held.entry_id, placed) for held, placed in items]
+    return await Commits(seen.scripts).commit(P, orders, not_before)
 
 
 async def test_a_commit_moves_the_state_and_orders_the_retire(seen: Streams) -> None:
@@ -315,7 +315,7 @@ async def test_a_commit_moves_the_state_and_orders_the_retire(seen: Streams) -> 
     assert await committed(seen, (held, placed)) == [1]
     assert await seen.content() == {
         "level": "silver", "status": "retiring", "move_id": placed.move_id, "target": "silver", "attempt": "0",
-        "version": "6", "count": "1500",
+        "version": "6", "count": "1500", "worker_id": "",
     }  # fmt: skip
     assert await seen.entries("retires") == [as_fields(retire_of(placed))]
     assert (await seen.entries("placed"), await seen.pending("placed")) == ([], {})
