@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -24,6 +25,8 @@ REFUSED = "catalog refused"
 UNDECODABLE = "undecodable"
 REASONS = (CONFLICT, REFUSED, UNDECODABLE)
 
+_AT_ONCE = 2
+"""Batches under way; a third finds both cores busy."""
 _IN_CALL = 100
 """Commitments in one script call: Redis keeps each value of each write until the script ends, and beyond some hundred
 items they no longer fit into the processor's cache."""
@@ -31,10 +34,19 @@ items they no longer fit into the processor's cache."""
 Work = tuple[RawEntry, Placed]
 
 
+class _UnderWay(NamedTuple):
+    """A batch that is being carried out; `committed` is set when MySQL has it, or when it has failed."""
+
+    task: asyncio.Task[None]
+    committed: asyncio.Event
+    cids: frozenset[str]
+
+
 class Recording:
     """Safe to repeat at every step: MySQL knows the moves it has committed, the script the entries it has handled.
 
-    While Redis is told of one batch, the next one is committed in MySQL: each waits for a disk of its own.
+    While there is a backlog, some batches are under way side by side, of different contents: each waits for MySQL, for
+    Redis and for their disks in its turn. What comes while a small batch is committed makes up the next one.
     """
 
     def __init__(
@@ -46,30 +58,55 @@ class Recording:
         self._commits = commits
         self._dead_letters = dead_letters
         self._log = log
-        self._following: asyncio.Task[None] | None = None
+        self._under_way: list[_UnderWay] = []
 
     async def run(self, limit: int, grace_ms: int, stop: asyncio.Event) -> None:
         """Until stopped; what is in hand is finished first, unless a server is away."""
         try:
             while not stop.is_set():
-                entries = await self._consumer.take(limit, wait=self._following is None)
+                entries = await self._consumer.take(limit, wait=not self._under_way)
                 if not entries:
-                    await self._followed()
+                    await self._until_at_most(0)
                 batch = await patiently(lambda entries=entries: self._decode(entries), stop, self._log, "decode")  # type: ignore[misc]
                 while batch:
                     part, batch = _one_per_content(batch)
-                    await self._record(part, grace_ms, stop)
+                    committed = await self._begin(part, grace_ms, stop)
+                    if len(part) * 2 < limit:
+                        await committed.wait()
                 metrics.LAST_SUCCESS.labels("record").set_to_current_time()
-            await self._followed()
+            await self._until_at_most(0)
         finally:
-            if self._following is not None:
-                self._following.cancel()
+            for other in self._under_way:
+                other.task.cancel()
 
-    async def _followed(self) -> None:
-        """Returns when Redis knows of all that is committed. Raises what kept it from that."""
-        following, self._following = self._following, None
-        if following is not None:
-            await following
+    async def _begin(self, batch: Sequence[Work], grace_ms: int, stop: asyncio.Event) -> asyncio.Event:
+        """Returns when there is room for the batch and it is under way; the event that tells of its commit."""
+        cids = frozenset(placed.cid for _, placed in batch)
+        # A second word on a content is judged against what the first has changed, and Redis hears of them in order.
+        shared = any(not cids.isdisjoint(other.cids) for other in self._under_way)
+        await self._until_at_most(0 if shared else _AT_ONCE - 1)
+        committed = asyncio.Event()
+        task = asyncio.create_task(self._carry_out(batch, grace_ms, stop, committed))
+        self._under_way.append(_UnderWay(task, committed, cids))
+        return committed
+
+    async def _until_at_most(self, number: int) -> None:
+        """Returns when no more batches than that are under way. Raises what kept one from being carried out."""
+        while len(self._under_way) > number:
+            await asyncio.wait([batch.task for batch in self._under_way], return_when=asyncio.FIRST_COMPLETED)
+            done = [batch for batch in self._under_way if batch.task.done()]
+            self._under_way = [batch for batch in self._under_way if batch not in done]
+            for batch in done:
+                batch.task.result()
+
+    async def _carry_out(
+        self, batch: Sequence[Work], grace_ms: int, stop: asyncio.Event, committed: asyncio.Event
+    ) -> None:
+        try:
+            verdicts = await self._judged(batch, stop)
+        finally:
+            committed.set()
+        await patiently(lambda: self._follow(batch, verdicts, grace_ms), stop, self._log, "follow the commit")
 
     async def _decode(self, entries: Sequence[RawEntry]) -> list[Work]:
         batch = []
@@ -88,21 +125,14 @@ class Recording:
             raise InvalidError(f"content {placed.cid} is on partition {entry.partition}, not on its own")
         return placed
 
-    async def _record(self, batch: Sequence[Work], grace_ms: int, stop: asyncio.Event) -> None:
+    async def _judged(self, batch: Sequence[Work], stop: asyncio.Event) -> list[Verdict]:
         try:
-            verdicts = await patiently(lambda: self._commit(batch), stop, self._log, "commit")
+            return await patiently(lambda: self._commit(batch), stop, self._log, "commit")
         except CatalogRefusedError as error:
             if len(batch) > 1:
                 # One of them is refused: find out which by taking each on its own.
-                for work in batch:
-                    await self._record([work], grace_ms, stop)
-                return
-            verdicts = [f"{REFUSED}: {error}"]
-        # One ahead and no more: a batch is in hand until it is followed, and its contents' order is kept.
-        await self._followed()
-        self._following = asyncio.create_task(
-            patiently(lambda: self._follow(batch, verdicts, grace_ms), stop, self._log, "follow the commit")
-        )
+                return [verdict for work in batch for verdict in await self._judged([work], stop)]
+            return [f"{REFUSED}: {error}"]
 
     async def _commit(self, batch: Sequence[Work]) -> list[Verdict]:
         began = time.perf_counter()

@@ -99,14 +99,17 @@ COMMITTED: Final = "SELECT move_id FROM relocations WHERE move_id IN %s"
 """Read after the rows are locked: whoever committed one of these moves held the same lock before."""
 
 CHANGE_LEVELS: Final = """
-UPDATE contents c JOIN JSON_TABLE(%s, '$[*]' COLUMNS (
+UPDATE JSON_TABLE(%s, '$[*]' COLUMNS (
   cid VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[0]',
   from_level VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[1]',
   to_level VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PATH '$[2]'
-)) AS p ON p.cid = c.cid
+)) AS p STRAIGHT_JOIN contents c FORCE INDEX (PRIMARY) ON c.cid = p.cid
 SET c.content_level = p.to_level WHERE c.content_level = p.from_level
 """
-"""The trigger on `contents` writes `update_history`."""
+"""The trigger on `contents` writes `update_history`.
+
+From the moves to their rows: a small table would be read from end to end otherwise, and rows of others waited for.
+"""
 
 RECORD: Final = """
 INSERT INTO relocations (move_id, cid, from_level, to_level, `count`, why, bytes, digest, method, mover, attempts,

@@ -19,6 +19,7 @@ from shared.state.moves import Commits, DeadLetters
 from tests.conftest import execute
 from tests.samples import a_placed
 from tests.streams import CID, OTHER, THIRD, Streams, connected
+from tests.tables import Tables
 
 
 class Recorder:
@@ -44,9 +45,9 @@ class Recorder:
         await self.streams.add("placed", placed)
         return placed
 
-    async def until(self, done: Callable[[], Any], grace_ms: int = 0) -> None:
-        """Run until `done` gives something true."""
-        running = asyncio.create_task(self.recording.run(100, grace_ms, self.stop))
+    async def until(self, done: Callable[[], Any], grace_ms: int = 0, limit: int = 100) -> None:
+        """Run, with batches of `limit`, until `done` gives something true."""
+        running = asyncio.create_task(self.recording.run(limit, grace_ms, self.stop))
         try:
             async with asyncio.timeout(10):
                 while not await done():  # noqa: ASYNC110  # it is Redis that is looked at
@@ -136,3 +137,46 @@ async def test_a_second_word_on_the_same_content_is_judged_after_the_first(recor
     await recorder.streams.add("placed", first)
     await recorder.until(lambda: recorder.streams.entries("retires"))
     assert len(await recorder.catalog.relocations(CID, 10)) == 1
+
+
+async def test_a_batch_that_waits_in_mysql_keeps_no_other_from_its_end(recorder: Recorder, database: str) -> None:
+    """Somebody holds the row of the first; the second is committed and its retire ordered meanwhile."""
+    for cid in (CID, OTHER):
+        await recorder.registry.register(cid, f"dir/{cid}.mp4", "bronze")
+        await recorder.put(cid)
+    async with Tables(database).session() as run:
+        await run("BEGIN")
+        await run(f"SELECT cid FROM contents WHERE cid = '{CID}' FOR UPDATE")
+
+        async def the_second_alone() -> bool:
+            if [retire["cid"] for retire in await recorder.streams.said("retires")] != [OTHER]:
+                return False
+            await run("ROLLBACK")
+            return True
+
+        await recorder.until(the_second_alone, limit=1)
+    assert {retire["cid"] for retire in await recorder.streams.said("retires")} == {CID, OTHER}
+
+
+async def test_two_batches_with_the_same_content_are_not_under_way_together(recorder: Recorder, database: str) -> None:
+    await recorder.registry.register(CID, f"dir/{CID}.mp4", "bronze")
+    first = await recorder.put(CID)
+    await recorder.streams.add("placed", first)
+    locking = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE '%WHERE cid IN%FOR UPDATE%'"
+    seen: list[int] = []
+    async with Tables(database).session() as run, Tables(database).session() as look:
+        await run("BEGIN")
+        await run(f"SELECT cid FROM contents WHERE cid = '{CID}' FOR UPDATE")
+
+        async def looked_often() -> bool:
+            ((waiting,),) = await look(f"{locking} AND info NOT LIKE '%processlist%'")
+            seen.append(int(waiting))
+            if len(seen) < 20 or not seen[-1]:
+                return False
+            await run("ROLLBACK")
+            return True
+
+        await recorder.until(looked_often, limit=1)
+    assert max(seen) == 1
+    assert len(await recorder.catalog.relocations(CID, 10)) == 1
+    assert await recorder.streams.dead() == []
