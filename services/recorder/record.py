@@ -26,10 +26,7 @@ UNDECODABLE = "undecodable"
 REASONS = (CONFLICT, REFUSED, UNDECODABLE)
 
 _AT_ONCE = 2
-"""Batches under way; a third finds both cores busy."""
-_IN_CALL = 100
-"""Commitments in one script call: Redis keeps each value of each write until the script ends, and beyond some hundred
-items they no longer fit into the processor's cache."""
+"""Batches under way: while one waits for MySQL, the other is with Redis."""
 
 Work = tuple[RawEntry, Placed]
 
@@ -149,13 +146,7 @@ class Recording:
                 committed[work[0].partition].append(work)
             else:
                 await self._bury(*work, verdict)
-        await asyncio.gather(
-            *(
-                self._order_retires(partition, works[at : at + _IN_CALL], grace_ms)
-                for partition, works in committed.items()
-                for at in range(0, len(works), _IN_CALL)
-            )
-        )
+        await asyncio.gather(*(self._order_retires(p, works, grace_ms) for p, works in committed.items()))
 
     async def _order_retires(self, partition: int, works: Sequence[Work], grace_ms: int) -> None:
         now_ms = _now_ms()

@@ -330,6 +330,16 @@ async def test_a_commit_is_followed_once(seen: Streams) -> None:
     assert await seen.everything() == before
 
 
+async def test_a_commit_that_broke_off_after_the_state_orders_no_second_retire(seen: Streams) -> None:
+    held, placed = await a_held_word(seen)
+    await seen.put_content(status="retiring", move_id=placed.move_id, attempt=2, version=6, level="silver")
+    before = await seen.content()
+    assert await committed(seen, (held, placed)) == [1]
+    assert await seen.content() == before
+    assert await seen.entries("retires") == []
+    assert (await seen.entries("placed"), await seen.pending("placed")) == ([], {})
+
+
 async def test_a_retire_with_a_grace_waits_until_then(seen: Streams) -> None:
     held, placed = await a_held_word(seen, filename=HOSTILE)
     start = now_ms() + 60_000
