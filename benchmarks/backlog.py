@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -22,40 +23,42 @@ _LIFE_MS = 60_000
 _CONSUMER = "benchmark"
 
 _COPY = """
-for i = 1, #KEYS do
-  ARGV[2] = ARGV[#ARGV - #KEYS + i]
-  redis.call('HSET', KEYS[i], unpack(ARGV, 1, #ARGV - #KEYS))
+local size = #ARGV - #KEYS + 1
+local counts = {}
+for i = 2, #KEYS do
+  redis.call('HSET', KEYS[i], unpack(ARGV, 2, size))
+  counts[2 * i - 3], counts[2 * i - 2] = ARGV[size - 1 + i], ARGV[1]
 end
+redis.call('HSET', KEYS[1], unpack(counts))
 """
-"""KEYS: contents. ARGV: 'filename', any, further fields and values; then a filename for each content."""
+"""KEYS: counts; then contents. ARGV: what `counts` holds of each; fields and values of their hashes; then the cids."""
 
 
-async def copy_state(system: System, names: Sequence[str], state: Mapping[str, str | bytes]) -> None:
-    """Give each content the hash `state`, with a filename of its own: a million of them in seconds."""
-    rest = [part for field, value in state.items() if field != "filename" for part in (field, value)]
+@dataclass(frozen=True)
+class State:
+    """What Redis holds of a content."""
+
+    fields: Mapping[str, str]
+    counts: str
+
+
+async def copy_state(system: System, names: Sequence[str], state: State) -> None:
+    """Give each content this state: a million of them in seconds."""
+    flat = [part for pair in state.fields.items() for part in pair]
     copy = system.scripts.redis.register_script(_COPY)
     for at in range(0, len(names), _AT_ONCE):
-        some = names[at : at + _AT_ONCE]
-        of_partition: dict[int, list[str]] = defaultdict(list)
-        for name in some:
-            of_partition[system.scripts.of(name).partition].append(name)
-        for partition, cids in of_partition.items():
-            prefix = system.scripts.partitions[partition].content_prefix
-            await copy(keys=[prefix + cid for cid in cids], args=["filename", "", *rest, *map(filename, cids)])
+        for partition, cids in system.scripts.by_partition(names[at : at + _AT_ONCE]).items():
+            keys = system.scripts.partitions[partition]
+            await copy(keys=[keys.counts, *map(keys.content, cids)], args=[state.counts, *flat, *cids])
 
 
-def filename(cid: str) -> str:
-    """As long as a path commonly is."""
-    return f"media/{cid[-3:]}/{cid}.mp4"
-
-
-def resting(system: System, *, below: int | None = None) -> dict[str, str | bytes]:
-    """The fields that a review leaves in a content that stays on the lowest level; the band ends at `below`."""
+def resting(system: System, *, count: int = 7, below: int | None = None) -> State:
+    """What a review leaves of a content that stays on the lowest level; the band ends at `below`."""
     lowest = next(iter(system.levels))
     hi = lowest.max_counts + 1 if below is None else below
-    why = f"count 7 belongs on {lowest.content_level} ({lowest.min_counts}-{lowest.max_counts})"
-    fields = {"level": lowest.content_level, "count": 7, "status": "idle", "version": 1, "at": now_ms()}
-    return {key: str(value) for key, value in {**fields, "lo": lowest.min_counts, "hi": hi, "why": why}.items()}
+    why = f"count {count} belongs on {lowest.content_level} ({lowest.min_counts}-{lowest.max_counts})"
+    fields = {"level": lowest.content_level, "status": "idle", "version": "1", "why": why}
+    return State(fields, f"{count} {now_ms()} {lowest.min_counts} {hi}")
 
 
 def zipf_tallies(names: Sequence[str], entries: int, seed: int) -> Iterator[Tally]:

@@ -87,6 +87,14 @@ class Service:
     def cpu_s(self) -> float:
         return _cpu_s(self.process.pid)
 
+    async def figure(self, metric: str) -> float:
+        """What the service says of a metric without labels."""
+        url = f"http://{HOST}:{self.metrics_port}/metrics"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            lines = (await answer.text()).splitlines()
+        (value,) = [line.rpartition(" ")[2] for line in lines if line.startswith(f"{metric} ")]
+        return float(value)
+
     def pause(self) -> None:
         """It holds what it has, and does nothing until `go_on`."""
         self.process.send_signal(signal.SIGSTOP)

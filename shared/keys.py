@@ -11,6 +11,8 @@ from functools import cached_property
 from typing import Literal
 from zlib import crc32
 
+SCHEMA = "2"
+"""The layout of what follows. Since 2 the counts are in `counts`; before, they were in the contents' own hashes."""
 META = "reshelve:meta"
 """Hash: `partitions`, `schema`, `levels` (fingerprint of the level table that every content was last held against),
 `marked:<path>` (a level's directory that has its marker)."""
@@ -57,6 +59,11 @@ class PartitionKeys:
     @cached_property
     def review(self) -> str:
         return self.prefix + "review"
+
+    @cached_property
+    def counts(self) -> str:
+        """Hash of all counts: cid to `count at` and a mark."""
+        return self.prefix + "counts"
 
     @cached_property
     def later(self) -> str:

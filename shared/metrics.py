@@ -45,6 +45,7 @@ LAST_SUCCESS = Gauge("reshelve_last_success_timestamp_seconds", "When the loop l
 
 # --- planner ---
 VIEWS_TALLIED = Counter("reshelve_views_tallied_total", "Views counted, and totals taken over")
+CONTENTS_TALLIED = Counter("reshelve_contents_tallied_total", "Counts written: views that are summed first are one")
 REVIEWS = Counter("reshelve_reviews_total", "Reviews by what was decided", ["outcome"])
 MOVES_OPENED = Counter("reshelve_moves_opened_total", "Relocations opened", ["from", "to"])
 

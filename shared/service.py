@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from shared import metrics
 from shared.catalog import Catalog, CatalogDownError, Connections
 from shared.errors import StopServiceError
-from shared.keys import META, StreamName
+from shared.keys import META, SCHEMA, StreamName
 from shared.log import Log, configure
 from shared.patience import StoppedError, is_outage, patiently, pause
 from shared.reclaiming import CONSUMERS_DIED
@@ -33,7 +33,6 @@ _COLLECT_AFTER = 50_000
 _PROVEN_S = 1.0
 _CLEANUP_S = 1.0
 _MISCONFIGURED = 2
-_SCHEMA = "1"
 
 S = TypeVar("S", bound=Settings)
 
@@ -177,7 +176,7 @@ async def _check_partitions(runtime: Runtime[S]) -> None:
 
 
 async def _claim_partitions(runtime: Runtime[S]) -> None:
-    await runtime.redis.hsetnx(META, "schema", _SCHEMA)
+    await runtime.redis.hsetnx(META, "schema", SCHEMA)
     await runtime.redis.hsetnx(META, "partitions", str(runtime.settings.partitions))
 
 

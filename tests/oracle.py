@@ -21,6 +21,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from shared.keys import META, PartitionKeys, StreamName
 from shared.mysql_url import parse_mysql_url
+from tests.streams import counted
 
 _STREAMS: tuple[StreamName, ...] = ("moves", "placed", "retires")
 
@@ -122,10 +123,12 @@ class Oracle:
         return sum(status not in {b"unknown", b"forgotten"} for status in states)
 
     async def _states(self, keys: PartitionKeys) -> dict[str, dict[str, str]]:
-        states = {}
+        held = await self._redis.hgetall(keys.counts)
+        states = {cid.decode(): counted(text) for cid, text in held.items()}
         async for key in self._redis.scan_iter(match=keys.content_prefix.replace("[", "\\[") + "*", count=1000):
             fields = await self._redis.hgetall(key)
-            states[key.decode()[len(keys.content_prefix) :]] = {k.decode(): v.decode() for k, v in fields.items()}
+            state = {k.decode(): v.decode() for k, v in fields.items()}
+            states.setdefault(key.decode()[len(keys.content_prefix) :], {}).update(state)
         return states
 
     async def _query(self, sql: str) -> list[Any]:

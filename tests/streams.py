@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,6 +37,33 @@ async def connected(url: str, partitions: int = PARTITIONS) -> AsyncIterator[Scr
         await redis.aclose()
 
 
+COUNTED = ("count", "at", "lo", "hi", "absolute")
+"""What `counts` holds of a content; all else is in its own hash."""
+_AWAY = {"update", "moving", "done", "retiring", "failed"}
+
+
+def counts_of(state: Mapping[str, str]) -> str:
+    """The text in `counts` of a content with these fields."""
+    if "lo" in state:
+        mark = [state["lo"], state["hi"]]
+    elif state.get("status") in _AWAY:
+        mark = ["-"]
+    else:
+        mark = ["="] if "absolute" in state or "level" in state else []
+    return " ".join([state.get("count", "0"), state.get("at", "0"), *mark])
+
+
+def counted(held: bytes | None) -> dict[str, str]:
+    """The fields that a text in `counts` stands for; `at` where there was a view."""
+    if held is None:
+        return {}
+    count, at, *mark = held.decode().split()
+    fields = {"count": count} | ({} if at == "0" else {"at": at})
+    if len(mark) == 2:
+        return fields | {"lo": mark[0], "hi": mark[1]}
+    return fields | ({"absolute": "1"} if mark == ["="] else {})
+
+
 class Streams:
     """One Redis, seen from outside."""
 
@@ -53,11 +80,27 @@ class Streams:
     # --- contents ---
 
     async def content(self, cid: str = CID) -> dict[str, str]:
-        fields = await self.redis.hgetall(self.scripts.of(cid).content(cid))
-        return {name.decode(): value.decode() for name, value in fields.items()}
+        """What is held of it in its own hash and in `counts`; see `counted`."""
+        keys = self.scripts.of(cid)
+        fields = await self.redis.hgetall(keys.content(cid))
+        held = await self.redis.hget(keys.counts, cid)
+        return {name.decode(): value.decode() for name, value in fields.items()} | counted(held)
 
     async def put_content(self, cid: str = CID, **fields: str | int) -> None:
-        await self.redis.hset(self.scripts.of(cid).content(cid), mapping=fields)
+        """Add fields to what is held of it; the mark is that of its status."""
+        keys, texts = self.scripts.of(cid), {name: str(value) for name, value in fields.items()}
+        texts = await self.content(cid) | texts
+        own = {name: value for name, value in texts.items() if name not in COUNTED}
+        if own:
+            await self.redis.hset(keys.content(cid), mapping=own)
+        if texts.keys() & set(COUNTED):
+            await self.redis.hset(keys.counts, cid, counts_of(texts))
+
+    async def lose(self, cid: str = CID) -> None:
+        """As if Redis had never known it."""
+        keys = self.scripts.of(cid)
+        await self.redis.delete(keys.content(cid))
+        await self.redis.hdel(keys.counts, cid)
 
     async def life_ms(self, cid: str = CID) -> int:
         """-1: for ever, -2: not there."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.backlog import copy_state, place_all, publish, zipf_tallies
+from benchmarks.backlog import State, copy_state, place_all, publish, zipf_tallies
 from benchmarks.ingest_load import load
 from benchmarks.measure import Bound, Row
 from benchmarks.relocating import relocate_all
@@ -56,9 +56,10 @@ async def _redis_bytes(servers: Servers, contents: int) -> float:
         await register(system, ["7"])
         await system.start("planner")
         await publish(system, iter([Tally({"7": 7}, {})]))
-        redis, key = system.scripts.redis, system.scripts.of("7").content("7")
+        redis: Any = system.scripts.redis
+        keys = system.scripts.of("7")
         for _ in range(500):
-            state: Any = await redis.hgetall(key)
+            state = await redis.hgetall(keys.content("7"))
             if state.get(b"status") == b"idle":
                 break
             await asyncio.sleep(0.02)
@@ -67,7 +68,8 @@ async def _redis_bytes(servers: Servers, contents: int) -> float:
         system.stop()
         before = (await redis.info("memory"))["used_memory"]
         names = [f"content-{number}" for number in range(contents)]
-        await copy_state(system, names, {name.decode(): value for name, value in state.items()})
+        fields = {name.decode(): value.decode() for name, value in state.items()}
+        await copy_state(system, names, State(fields, (await redis.hget(keys.counts, "7")).decode()))
         return float((await redis.info("memory"))["used_memory"] - before) / contents
 
 

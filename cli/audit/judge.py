@@ -100,8 +100,9 @@ def _needs_review(state: ContentState) -> bool:
     if state.status == "":
         return state.at > 0  # counted, and nobody has looked at it since
     if state.status == "idle":
-        # Without a band it rests after a dropped dead letter: the next view asks for a review.
-        return state.lo is not None and state.hi is not None and not state.lo <= state.count < state.hi
+        # Without a band it rests after a dropped dead letter: the next view asks for a review. Away, it would not.
+        within = state.lo is None or state.hi is None or state.lo <= state.count < state.hi
+        return state.away or not within
     return state.status == "unknown"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.planner.convert import convert
 from services.planner.level_table import LevelTable
 from services.planner.review import OUTCOMES, Reviewing
 from services.planner.settings import PlannerSettings
@@ -12,6 +13,7 @@ from shared.consume import Consumer, Terms
 from shared.patience import patiently, pause, until_stopped
 from shared.service import Runtime, run
 from shared.state.contents import Contents
+from shared.state.conversion import Conversion
 from shared.state.moves import DeadLetters
 from shared.state.reviews import Reviews
 from shared.state.views import Tallies
@@ -27,6 +29,8 @@ async def plan(runtime: Runtime[PlannerSettings]) -> None:
     metrics.DEAD_LETTERED.labels("views", "undecodable")
     catalog, contents = Catalog(runtime.connections), Contents(scripts)
     table = LevelTable(catalog, contents, runtime.redis, log)
+    # Before the first view: counted beside an older layout, its count would begin anew.
+    await convert(Conversion(scripts), stop, log)
     reader = runtime.reader()
     terms = Terms(settings.lease_ms, settings.max_attempts)
     consumer = Consumer(scripts, reader, ["views"], terms=terms, log=log, stop=stop)

@@ -152,6 +152,7 @@ class Tallying:
             return await self._apply_some(partition, tallied.oldest)
         self._drop(partition, taken)
         metrics.VIEWS_TALLIED.inc(sum(tally.add.values()) + len(tally.set))
+        metrics.CONTENTS_TALLIED.inc(len(tally.add) + len(tally.set))
         if tallied.reviews:
             self._crossed()
         return True

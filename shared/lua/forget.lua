@@ -1,5 +1,5 @@
 -- Ends the tracking of a content, unless a relocation is open. Called by Contents.forget (ingest).
--- KEYS: 1 content; 2 review
+-- KEYS: 1 content; 2 review; 3 counts
 -- ARGV: 1 cid; 2 ms for which late views and reviews find it forgotten
 -- Reply: '' forgotten | the status that forbids it, nothing was done
 local status = redis.call('HGET', KEYS[1], 'status')
@@ -10,5 +10,6 @@ end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'status', 'forgotten')
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('HDEL', KEYS[3], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 return ''

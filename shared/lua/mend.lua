@@ -14,7 +14,7 @@ redis.call('HSET', KEYS[1], 'status', 'idle')
 if ARGV[7] ~= '' then
   redis.call('HSET', KEYS[1], 'level', ARGV[7], 'filename', ARGV[8])
 end
-redis.call('HDEL', KEYS[1], 'move_id', 'target', 'worker_id', 'attempt', 'error', 'lo', 'hi')
+redis.call('HDEL', KEYS[1], 'move_id', 'target', 'worker_id', 'attempt', 'error')
 redis.call('HINCRBY', KEYS[1], 'version', 1)
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 return 1

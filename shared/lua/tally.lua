@@ -1,12 +1,13 @@
 -- Counts the views of some entries, exactly once and in the order of the stream. Called by Tallies.apply (planner).
--- KEYS: 1 views stream; 2 review; then the contents: those with increments, then those with totals
+-- KEYS: 1 views stream; 2 review; 3 counts
 -- ARGV: 1 group; 2 number of entries; 3 largest count; 4 number of contents with increments; 5 ms since when the views
---       waited here; 6 characters before the cid in a content's key; then the entries' ids, ascending; then per content its number
+--       waited here; then the entries' ids, ascending; then the cids: those with increments, then those with totals; then
+--       per cid its number
 -- Reply: {'counted', contents put up for review}
 --      | {'stale', ids...}: these are no longer pending; nothing was counted
 --      | {'behind', id}: an older entry is in another consumer's hands; nothing was counted
 local group, entries, largest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local first = 6
+local first = 5
 local last_id = ARGV[first + entries]
 local pending = {}
 -- Handled entries leave the stream at once, so all that is pending up to our last entry must be ours.
@@ -39,65 +40,61 @@ for i = first + 1, first + entries, 1000 do
   redis.call('XDEL', KEYS[1], unpack(ARGV, i, to))
 end
 
-local call, try, tonumber = redis.call, redis.pcall, tonumber
-local at, cut = ARGV[5], tonumber(ARGV[6]) + 1
-local soon = tonumber(at) - 60000
-local time = call('TIME')
-local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local reviews = 0
+local format, match, tonumber = string.format, string.match, tonumber
+local time = redis.call('TIME')
+local now = format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local adds, cids = tonumber(ARGV[4]), first + entries
+local contents = (#ARGV - cids) / 2
+local numbers = cids + contents
 
-local function put_up(key)
-  call('HSET', key, 'at', at)
-  reviews = reviews + call('ZADD', KEYS[2], 'NX', now, key:sub(cut))
-end
+-- By what stands behind `count at`, of which there are as many as levels: what to write after a count, and the band.
+local tails, los, his = {}, {}, {}
 
--- While a relocation is open there is no band; its settling asks for the review.
-local function look(key)
-  local state = call('HMGET', key, 'level', 'status')
-  if not state[1] or state[2] == 'idle' then
-    put_up(key)
+local function learn(mark)
+  local lo, hi = match(mark, '^ (%d+) (%d+)$')
+  tails[mark] = ' ' .. ARGV[5] .. mark
+  if lo then
+    los[mark], his[mark] = tonumber(lo), tonumber(hi)
+  elseif mark == ' -' then
+    -- A relocation is open; its settling asks for the review.
+    los[mark], his[mark] = -math.huge, math.huge
   else
-    call('HSET', key, 'at', at)
+    los[mark], his[mark] = math.huge, math.huge
   end
 end
 
-local function exactly(count)
-  return string.format('%.0f', math.min(count, largest))
-end
-
--- Two commands for nearly every content: this loop is what a view costs.
-local adds = tonumber(ARGV[4])
-local number = first + entries - 2
-for i = 3, 2 + adds do
-  local key = KEYS[i]
-  local count = try('HINCRBY', key, 'count', ARGV[number + i])
-  if type(count) ~= 'number' or count > largest then
-    count = type(count) == 'number' and largest or tonumber(ARGV[number + i])
-    call('HSET', key, 'count', exactly(count))
+-- What a view costs is what happens here for each content; commands are for many.
+local reviews = 0
+for from = 1, contents, 2000 do
+  local to = math.min(from + 1999, contents)
+  local held = redis.call('HMGET', KEYS[3], unpack(ARGV, cids + from, cids + to))
+  local counts, due = {}, {}
+  for i = from, to do
+    local cid, count = ARGV[cids + i], tonumber(ARGV[numbers + i])
+    local before, mark = match(held[i - from + 1] or '', '^(%d+) %d+(.*)$')
+    mark = mark or ''
+    if i <= adds then
+      count = count + (before or 0)
+    elseif mark == '' then
+      -- A total needs no base from the catalog added to it.
+      mark = ' ='
+    end
+    if count > largest then
+      count = largest
+    end
+    if not tails[mark] then
+      learn(mark)
+    end
+    counts[#counts + 1] = cid
+    counts[#counts + 1] = format('%.0f', count) .. tails[mark]
+    if count < los[mark] or count >= his[mark] then
+      due[#due + 1] = now
+      due[#due + 1] = cid
+    end
   end
-  local state = call('HMGET', key, 'hi', 'at')
-  local hi = state[1]
-  if not hi then
-    look(key)
-  elseif count >= tonumber(hi) then
-    put_up(key)
-  elseif (tonumber(state[2]) or 0) < soon then
-    -- Written once a minute: as often as views come, it would be a third command for every content.
-    call('HSET', key, 'at', at)
-  end
-end
-for i = 3 + adds, #KEYS do
-  local key, count = KEYS[i], tonumber(ARGV[number + i])
-  call('HSET', key, 'count', exactly(count), 'at', at)
-  local state = call('HMGET', key, 'lo', 'hi', 'level')
-  if not state[3] then
-    -- A total needs no base from the catalog added to it.
-    call('HSET', key, 'absolute', '1')
-  end
-  if not state[1] then
-    look(key)
-  elseif count < tonumber(state[1]) or count >= tonumber(state[2]) then
-    put_up(key)
+  redis.call('HSET', KEYS[3], unpack(counts))
+  if #due > 0 then
+    reviews = reviews + redis.call('ZADD', KEYS[2], 'NX', unpack(due))
   end
 end
 return {'counted', reviews}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, Self
 
 from redis.exceptions import ResponseError
 
 from shared.keys import GROUPS, WORK_STREAMS, StreamName
+from shared.state.counts import Counted
 from shared.state.scripts import Scripts
 
 Status = Literal["", "idle", "update", "moving", "done", "retiring", "failed", "unknown", "forgotten"]
@@ -19,8 +20,7 @@ OPEN_STATUSES: frozenset[Status] = frozenset({"update", "moving", "done", "retir
 
 _FORGET_MS = 60_000
 _FIELDS = (
-    "level", "filename", "count", "at", "lo", "hi", "status", "move_id", "target", "worker_id", "attempt",
-    "version", "moved_at", "why", "absolute", "error",
+    "level", "filename", "status", "move_id", "target", "worker_id", "attempt", "version", "moved_at", "why", "error",
 )  # fmt: skip
 
 
@@ -29,6 +29,7 @@ class ContentState:
     """What Redis holds of a content; empty text and None where it holds nothing.
 
     `count` may lack the catalog's base while `level` is empty and `absolute` is not set; `at` and `moved_at` are ms.
+    While `away`, views ask for no review.
     """
 
     cid: str
@@ -48,21 +49,23 @@ class ContentState:
     why: str
     absolute: bool
     error: str
+    away: bool = False
 
     @classmethod
     def of(cls, cid: str, values: Sequence[bytes | None]) -> Self:
-        """From the values of `_FIELDS` in their order."""
-        texts = [value.decode() if value is not None else "" for value in values]
-        (level, filename, count, at, lo, hi, status, move_id, target, worker_id, attempt,
-         version, moved_at, why, absolute, error) = texts  # fmt: skip
+        """From the values of `_FIELDS` in their order, and what `counts` holds."""
+        *fields, counts = values
+        texts = [value.decode() if value is not None else "" for value in fields]
+        level, filename, status, move_id, target, worker_id, attempt, version, moved_at, why, error = texts
+        counted = Counted.parse(counts)
         return cls(
             cid=cid,
             level=level,
             filename=filename,
-            count=int(count or 0),
-            at=int(at or 0),
-            lo=int(lo) if lo else None,
-            hi=int(hi) if hi else None,
+            count=counted.count,
+            at=counted.at,
+            lo=counted.lo,
+            hi=counted.hi,
             status=status,  # type: ignore[arg-type]
             move_id=move_id,
             target=target,
@@ -71,8 +74,9 @@ class ContentState:
             version=version or "0",
             moved_at=int(moved_at or 0),
             why=why,
-            absolute=absolute == "1",
+            absolute=counted.absolute,
             error=error,
+            away=counted.away,
         )
 
 
@@ -84,29 +88,34 @@ class Contents:
         self._scripts = scripts
 
     async def read(self, cids: Sequence[str]) -> list[ContentState]:
-        """The states in the order of `cids`; a content that Redis does not know has an empty status."""
+        """The states in the order of `cids`; a content that Redis does not know has an empty status.
+
+        What is counted is read a moment after the rest.
+        """
+        # No script: while a slot moves to another node, its keys are on both.
+        by_partition = self._scripts.by_partition(cids)
         async with self._scripts.redis.pipeline(transaction=False) as pipe:
             for cid in cids:
                 pipe.hmget(self._scripts.of(cid).content(cid), _FIELDS)
-            rows = await pipe.execute()
-        return [ContentState.of(cid, values) for cid, values in zip(cids, rows, strict=True)]
+            for partition, members in by_partition.items():
+                pipe.hmget(self._scripts.partitions[partition].counts, members)
+            replies = await pipe.execute()
+        held = dict(zip(chain(*by_partition.values()), chain(*replies[len(cids) :]), strict=True))
+        return [ContentState.of(cid, [*values, held[cid]]) for cid, values in zip(cids, replies, strict=False)]
 
     async def touch(self, cids: Iterable[str], which: Literal["all", "known"] = "known") -> int:
         """Put contents up for review; `known` leaves out those that Redis holds nothing of. Returns how many."""
-        by_partition: dict[int, list[str]] = defaultdict(list)
-        for cid in cids:
-            by_partition[self._scripts.of(cid).partition].append(cid)
         touched = 0
-        for partition, members in by_partition.items():
+        for partition, members in self._scripts.by_partition(cids).items():
             keys = self._scripts.partitions[partition]
-            names = [keys.review, *(keys.content(cid) for cid in members)]
+            names = [keys.review, keys.counts, *(keys.content(cid) for cid in members)]
             touched += await self._scripts.call("touch", names, [which, *members])
         return touched
 
     async def forget(self, cid: str) -> str:
         """End the tracking; returns the status that forbids it where a relocation is open, else an empty text."""
         keys = self._scripts.of(cid)
-        reply = await self._scripts.call("forget", [keys.content(cid), keys.review], [cid, _FORGET_MS])
+        reply = await self._scripts.call("forget", [keys.content(cid), keys.review, keys.counts], [cid, _FORGET_MS])
         return reply.decode() if reply else ""
 
     async def backlog(self) -> dict[StreamName, int]:

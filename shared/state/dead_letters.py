@@ -146,8 +146,10 @@ class DeadLetterQueue:
     async def drop(self, id_: LetterId) -> Dropped:
         """Remove the letter and bring its content to rest; whoever calls has written down why. Raises GoneError."""
         letter, _ = await self._read(id_)
-        names = [self._scripts.partitions[id_.partition].dead, *self._content_of(id_, letter)]
-        outcome = (await self._scripts.call("drop", names, [id_.entry, letter.stream, letter.move_id])).decode()
+        keys, content = self._scripts.partitions[id_.partition], self._content_of(id_, letter)
+        names = [keys.dead, *content, *([keys.counts] if content else [])]
+        arguments = [id_.entry, letter.stream, letter.move_id, letter.cid if content else ""]
+        outcome = (await self._scripts.call("drop", names, arguments)).decode()
         if outcome == "gone":
             raise _gone(id_)
         return cast("Dropped", outcome)

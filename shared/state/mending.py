@@ -9,7 +9,6 @@ from typing import Any, Literal
 import orjson
 
 from shared.keys import GROUPS, PartitionKeys, StreamName
-from shared.redis_client import servers
 from shared.state.contents import ContentState
 from shared.state.scripts import Argument, Scripts
 
@@ -110,14 +109,8 @@ class Mending:
 
     async def known(self) -> AsyncIterator[list[str]]:
         """The cids that Redis holds a state of, some pages long; one may come twice."""
-        everywhere: Sequence[Any] = await servers(self._redis)
-        for server in everywhere:
-            cursor = 0
-            while True:
-                cursor, names = await server.scan(cursor, match="reshelve:{*}:content:*", count=_PAGE)
-                yield [name.decode().split(":content:", 1)[1] for name in names]
-                if not cursor:
-                    break
+        async for cids in self._scripts.known(_PAGE):
+            yield cids
 
     async def up_for_review(self, cids: Sequence[str]) -> list[bool]:
         """Per cid whether it is up for review."""

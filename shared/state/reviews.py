@@ -9,9 +9,10 @@ from typing import Self
 from shared.levels import COUNT_MAX, Band
 from shared.messages import Move
 from shared.state.contents import Status
+from shared.state.counts import Counted
 from shared.state.scripts import Argument, Scripts
 
-_LOOKED_AT = ("level", "count", "at", "status", "version", "absolute")
+_LOOKED_AT = ("level", "status", "version")
 
 
 @dataclass(slots=True)
@@ -31,16 +32,17 @@ class Due:
 
     @classmethod
     def of(cls, cid: str, values: Sequence[bytes | None]) -> Self:
-        """From the values of `_LOOKED_AT` in their order."""
-        level, count, at, status, version, absolute = values
+        """From the values of `_LOOKED_AT` in their order, and what `counts` holds."""
+        level, status, version, counts = values
+        counted = Counted.parse(counts)
         return cls(
             cid,
             level.decode() if level else "",
-            int(count or 0),
-            int(at or 0),
+            counted.count,
+            counted.at,
             status.decode() if status else "",  # type: ignore[arg-type]  # the scripts write no other
             version.decode() if version else "0",
-            absolute == b"1",
+            counted.absolute,
         )
 
 
@@ -80,14 +82,15 @@ class Reviews:
 
     async def look(self, partition: int, cids: Sequence[str]) -> list[Due]:
         """What is known of the contents, in their order."""
-        prefix = self._scripts.partitions[partition].content_prefix
-        rows = await self._scripts.call("look", [prefix + cid for cid in cids], _LOOKED_AT)
+        keys = self._scripts.partitions[partition]
+        names = [keys.counts, *(keys.content(cid) for cid in cids)]
+        rows = await self._scripts.call("look", names, [len(_LOOKED_AT), *_LOOKED_AT, *cids])
         return [Due.of(cid, row) for cid, row in zip(cids, rows, strict=True)]
 
     async def open(self, partition: int, openings: Sequence[Opening]) -> list[bool]:
         """Per item whether it was opened; False where the content changed since it was looked at."""
         keys = self._scripts.partitions[partition]
-        names = [keys.review, keys.stream("moves")]
+        names = [keys.review, keys.stream("moves"), keys.counts]
         arguments: list[Argument] = [0, COUNT_MAX]
         for opening in openings:
             move = opening.move
@@ -101,7 +104,7 @@ class Reviews:
     async def rest(self, partition: int, restings: Sequence[Resting]) -> list[int]:
         """Per item 1 rests, 2 its count left the band meanwhile and it stays up for review, 0 it changed since."""
         keys = self._scripts.partitions[partition]
-        names = [keys.review]
+        names = [keys.review, keys.counts]
         arguments: list[Argument] = [COUNT_MAX]
         for item in restings:
             names.append(keys.content(item.cid))
@@ -113,16 +116,22 @@ class Reviews:
         self, partition: int, items: Sequence[tuple[str, str]], keep_ms: int, again_ms: int
     ) -> list[bool]:
         """Keep the counts of (cid, version) that the catalog does not name for `keep_ms`; ask again in `again_ms`."""
-        return await self._each("unknown", partition, items, [keep_ms, again_ms])
+        keys = self._scripts.partitions[partition]
+        return await self._each("unknown", [keys.review, keys.counts], partition, items, [keep_ms, again_ms])
 
     async def dismiss(self, partition: int, items: Sequence[tuple[str, str]]) -> list[bool]:
         """Drop the reviews of (cid, version) whose relocation is open or has failed."""
-        return await self._each("dismiss", partition, items, [])
+        return await self._each("dismiss", [self._scripts.partitions[partition].review], partition, items, [])
 
     async def _each(
-        self, script: str, partition: int, items: Sequence[tuple[str, str]], first: Sequence[Argument]
+        self,
+        script: str,
+        names: Sequence[str],
+        partition: int,
+        items: Sequence[tuple[str, str]],
+        first: Sequence[Argument],
     ) -> list[bool]:
         keys = self._scripts.partitions[partition]
-        names = [keys.review, *(keys.content(cid) for cid, _ in items)]
+        names = [*names, *(keys.content(cid) for cid, _ in items)]
         arguments = [*first, *(value for item in items for value in item)]
         return [reply == 1 for reply in await self._scripts.call(script, names, arguments)]

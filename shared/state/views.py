@@ -133,16 +133,11 @@ class Tallies:
         `seen_ms` says when the first of its views was accepted.
         """
         keys = self._scripts.partitions[partition]
-        prefix = keys.content_prefix
         # What came after a total is folded into it, so a cid's total and its increments never both stand here
         # unless increments came first, and then the total has replaced them.
-        names = [keys.stream("views"), keys.review]
-        names += [prefix + cid for cid in tally.add]
-        names += [prefix + cid for cid in tally.set]
-        arguments: list[Argument] = [GROUPS["views"], len(ids), COUNT_MAX, len(tally.add), seen_ms, len(prefix), *ids]
-        arguments += tally.add.values()
-        arguments += tally.set.values()
-        reply = await self._scripts.call("tally", names, arguments)
+        arguments: list[Argument] = [GROUPS["views"], len(ids), COUNT_MAX, len(tally.add), seen_ms, *ids]
+        arguments += (*tally.add, *tally.set, *tally.add.values(), *tally.set.values())
+        reply = await self._scripts.call("tally", [keys.stream("views"), keys.review, keys.counts], arguments)
         if reply[0] == b"counted":
             return Tallied("counted", reviews=reply[1])
         if reply[0] == b"stale":

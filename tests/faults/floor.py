@@ -77,7 +77,7 @@ class Floor(House):
         self.end_movers()
         await self.sql(*(f"DELETE FROM {table}" for table in ("relocations", "update_history", "contents")))
         async with self.redis() as redis:
-            for pattern in ("content:*", "dead", "later", "review"):
+            for pattern in ("content:*", "counts", "dead", "later", "review"):
                 async for key in redis.scan_iter(match=f"reshelve:*:{pattern}", count=1000):
                     await redis.delete(key)
         for path in self.paths.values():

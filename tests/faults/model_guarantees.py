@@ -13,6 +13,7 @@ from shared.messages import Tally, unpack_views
 from tests.faults.model_consumer import Bench
 from tests.faults.model_world import ModelWorld, counted
 from tests.samples import SAMPLE_LEVELS
+from tests.streams import counted as held_as
 
 OPEN_IN: dict[str, set[str]] = {
     "update": {"moves", "later:moves"},
@@ -37,15 +38,16 @@ class Sight:
         keys, pipe = bench.keys, bench.redis.pipeline(transaction=True)
         for cid in cids:
             pipe.hgetall(keys.content(cid))
+        pipe.hmget(keys.counts, cids)
         for stream in WORK_STREAMS:
             pipe.xrange(keys.stream(stream))
         pipe.zrange(keys.later, 0, -1)
         pipe.xrange(keys.dead)
         pipe.zrange(keys.review, 0, -1)
-        *hashes, views, moves, placed, retires, later, dead, reviews = bench.do(pipe.execute())
+        *hashes, counts, views, moves, placed, retires, later, dead, reviews = bench.do(pipe.execute())
         states = {
-            cid: {name.decode(): value.decode() for name, value in fields.items()}
-            for cid, fields in zip(cids, hashes, strict=True)
+            cid: {name.decode(): value.decode() for name, value in fields.items()} | held_as(held)
+            for cid, fields, held in zip(cids, hashes, counts, strict=True)
         }
         entries: dict[str, list[tuple[str, str]]] = {cid: [] for cid in cids}
         for stream, rows in (("moves", moves), ("placed", placed), ("retires", retires)):

@@ -102,7 +102,7 @@ async def review_lost(world: World) -> None:
 
 
 async def counted_and_forgotten(world: World) -> None:
-    await world.streams.redis.delete(world.streams.scripts.of(world.cid).content(world.cid))
+    await world.streams.lose(world.cid)
     await world.streams.put_content(world.cid, count=12, at=5)
 
 

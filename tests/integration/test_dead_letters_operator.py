@@ -121,6 +121,7 @@ async def test_a_drop_says_why_in_the_history(ingest: Running) -> None:
     assert await listed(ingest) == []
     [state] = await ingest.contents.read(["7"])
     assert (state.status, state.move_id, state.error, state.lo) == ("idle", "", "", None)
+    assert (state.count, state.away) == (1500, False)
     status, history = await call(ingest, "GET", "/v1/contents/7/history")
     (row,) = history["items"]
     assert (status, row["kind"], row["why"], row["at"]) == (200, "drop", WHY, row["dropped_at"])

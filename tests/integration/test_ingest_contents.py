@@ -11,6 +11,7 @@ import pytest
 
 from shared.moveid import new_move_id
 from tests.ingest_app import MOVE, Running, call, open_move, record_move, running_ingest
+from tests.streams import Streams
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ async def test_registering(ingest: Running, level_root: Path) -> None:
 async def test_views_that_came_before_the_registration_are_reviewed(ingest: Running, level_root: Path) -> None:
     (level_root / "bronze" / "g.mp4").touch()
     keys = ingest.scripts.of("7")
-    await ingest.scripts.redis.hset(keys.content("7"), mapping={"count": 1500, "status": "unknown"})
+    await Streams(ingest.scripts).put_content("7", count=1500, status="unknown")
     status, content = await call(ingest, "POST", "/v1/contents", json={"cid": "7", "filename": "g.mp4"})
     assert (status, content["count"], content["status"]) == (201, 1500, "idle")
     assert await ingest.scripts.redis.zrange(keys.review, 0, -1) == [b"7"]
@@ -103,7 +104,7 @@ async def test_forgetting(tracked: Running, level_root: Path) -> None:
     await open_move(tracked)
     status, problem = await call(tracked, "DELETE", "/v1/contents/7")
     assert (status, "relocation of '7' is open (update)" in problem["detail"]) == (409, True)
-    await tracked.scripts.redis.delete(tracked.scripts.of("7").content("7"))
+    await Streams(tracked.scripts).lose("7")
     await record_move(tracked, level_root, MOVE)
     assert await call(tracked, "DELETE", "/v1/contents/7") == (204, None)
     assert (await call(tracked, "DELETE", "/v1/contents/7"))[0] == 404

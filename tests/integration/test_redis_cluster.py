@@ -62,30 +62,30 @@ async def test_many_commands_at_once_find_each_key_while_its_slot_is_half_moved(
 ) -> None:
     """Fails where a key that has moved is asked for without ASKING."""
     for cid in MANY:
-        await seen.put_content(cid, count=7)
+        await seen.put_content(cid, status="idle", count=7)
     key = seen.keys(P).review
     target = elsewhere(nodes, key)
     slot, source = nodes.begin_to_move(key, target)
     try:
         nodes.migrate([seen.keys(P).content(cid) for cid in MANY[:20]], source, target)
         for _ in range(3):
-            counts = await asyncio.gather(*(seen.redis.hget(seen.keys(P).content(cid), "count") for cid in MANY))
-            assert counts == [b"7"] * len(MANY)
+            found = await asyncio.gather(*(seen.redis.hget(seen.keys(P).content(cid), "status") for cid in MANY))
+            assert found == [b"idle"] * len(MANY)
         assert [state.count for state in await Contents(seen.scripts).read(MANY)] == [7] * len(MANY)
         with pytest.raises(TryAgainError) as refused:
             await Contents(seen.scripts).touch(MANY)
         assert is_down(refused.value), "a script whose keys lie on two masters must be repeated, not given up"
     finally:
-        nodes.migrate([seen.keys(P).content(cid) for cid in MANY[20:]], source, target)
+        nodes.migrate([seen.keys(P).counts, *(seen.keys(P).content(cid) for cid in MANY[20:])], source, target)
         nodes.end_to_move(slot, target)
     assert await Contents(seen.scripts).touch(MANY) == len(MANY)
 
 
 async def test_a_client_that_has_not_heard_of_a_moved_slot_is_redirected_once(nodes: RedisNodes, seen: Streams) -> None:
-    await seen.put_content(MANY[0], count=1)
+    await seen.put_content(MANY[0], version=1)
     nodes.move_slot(seen.keys(P).review, elsewhere(nodes, seen.keys(P).review))
-    await asyncio.gather(*(seen.redis.hincrby(seen.keys(P).content(MANY[0]), "count", 1) for _ in range(50)))
-    assert (await seen.content(MANY[0]))["count"] == "51"
+    await asyncio.gather(*(seen.redis.hincrby(seen.keys(P).content(MANY[0]), "version", 1) for _ in range(50)))
+    assert (await seen.content(MANY[0]))["version"] == "51"
 
 
 async def test_a_command_that_names_no_key_of_ours_is_refused(scripts: Scripts) -> None:
@@ -99,7 +99,7 @@ async def test_a_command_that_names_no_key_of_ours_is_refused(scripts: Scripts) 
 async def test_all_contents_are_found_over_all_masters(seen: Streams) -> None:
     cids = {cid for p in range(PARTITIONS) for cid in cids_of(p, 5)}
     for cid in cids:
-        await seen.put_content(cid, count=1)
+        await seen.put_content(cid, status="idle", count=1)
     assert {cid async for page in Mending(seen.scripts).known() for cid in page} == cids
     assert len(await servers(seen.redis)) == 3
 

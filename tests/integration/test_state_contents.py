@@ -37,7 +37,7 @@ async def test_a_content_that_redis_does_not_know_is_empty(contents: Contents) -
 async def test_every_field_of_a_state_is_read(seen: Streams, contents: Contents) -> None:
     await seen.put_content(
         CID, level="silver", filename="é.mp4", count=2**53 - 1, at=5, lo=0, hi=2**53, status="moving", move_id="m",
-        target="gold", worker_id="w", attempt=3, version=8, moved_at=4, why="because", absolute=1, error="e",
+        target="gold", worker_id="w", attempt=3, version=8, moved_at=4, why="because", error="e",
     )  # fmt: skip
     assert await contents.read([CID]) == [
         ContentState(
@@ -46,6 +46,19 @@ async def test_every_field_of_a_state_is_read(seen: Streams, contents: Contents)
             error="e",
         )
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "absolute", "away"),
+    [({}, False, False), ({"absolute": 1}, True, False), ({"status": "moving"}, True, True)],
+)
+async def test_what_a_count_without_a_band_is_to_the_tally(
+    seen: Streams, contents: Contents, fields: dict[str, str | int], absolute: bool, away: bool
+) -> None:
+    await seen.put_content(CID, count=7, at=5, **fields)
+    (state,) = await contents.read([CID])
+    assert (state.count, state.at, state.lo, state.hi) == (7, 5, None, None)
+    assert (state.absolute, state.away) == (absolute, away)
 
 
 async def test_states_come_in_the_order_they_were_asked_for_over_all_partitions(

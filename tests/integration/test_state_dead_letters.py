@@ -97,7 +97,7 @@ async def test_a_fenced_burial_needs_the_state_of_its_move(seen: Streams) -> Non
     before = await seen.everything()
     assert not await bury(seen, held)
     assert await seen.everything() == before
-    await seen.redis.delete(seen.keys().content(CID))
+    await seen.lose()
     assert not await bury(seen, held)
     assert await seen.content() == {}
     assert await seen.pending("moves") == {held.entry_id: "one"}
@@ -114,7 +114,7 @@ async def test_without_a_fence_any_attempt_is_buried_with_its_content(seen: Stre
 async def test_without_a_fence_an_entry_whose_content_has_moved_on_is_buried_alone(seen: Streams, lost: bool) -> None:
     held = await a_held(seen, a_placed(CID), stream="placed")
     if lost:
-        await seen.redis.delete(seen.keys().content(CID))
+        await seen.lose()
     else:
         await seen.put_content(move_id="another", status="moving")
     state = await seen.content()

@@ -374,7 +374,7 @@ async def test_a_commit_whose_state_has_moved_on_is_reviewed_and_nothing_is_reti
     if lost == "replaced":
         await seen.put_content(move_id="another", status="update")
     else:
-        await seen.redis.delete(seen.keys().content(CID))
+        await seen.lose()
     state = await seen.content()
     assert await committed(seen, item) == [2]
     assert await seen.content() == state

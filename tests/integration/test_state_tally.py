@@ -9,7 +9,8 @@ from shared.levels import COUNT_MAX
 from shared.messages import Tally
 from shared.state.moves import RawEntry
 from shared.state.views import Tallied, Tallies
-from tests.streams import CID, OTHER, P, Streams, connected, now_ms
+from tests.samples import cids_of
+from tests.streams import CID, OTHER, PARTITIONS, P, Streams, connected, now_ms
 
 AT = 1_700_000_000_000
 COUNTED_NEW = Tallied("counted", reviews=1)
@@ -187,27 +188,19 @@ async def test_only_a_count_outside_its_band_asks_for_a_review(
     assert (await seen.reviews()).keys() == ({CID} if due else set())
 
 
-@pytest.mark.parametrize(("late_ms", "written"), [(59_000, False), (61_000, True)])
-async def test_when_a_content_at_rest_was_viewed_is_written_once_a_minute(
-    seen: Streams, late_ms: int, written: bool
-) -> None:
+@pytest.mark.parametrize("tally", [add(**{CID: 1}), add(**{CID: 999}), total(**{CID: 1600}), total(**{CID: 7})])
+async def test_when_a_content_was_viewed_last_is_known_exactly(seen: Streams, tally: Tally) -> None:
+    """A move's `viewed_at`, from which the time to its commit is measured."""
     await seen.put_content(CID, **BAND, count=1500, at=AT)
-    entries = await handed(seen, add(**{CID: 1}))
-    await apply(seen, entries, add(**{CID: 1}), AT + late_ms)
-    assert int((await seen.content())["at"]) == (AT + late_ms if written else AT)
-
-
-async def test_leaving_the_band_writes_when_it_was_viewed(seen: Streams) -> None:
-    """The move's `viewed_at`: the time from view to commit is measured from it."""
-    await seen.put_content(CID, **BAND, count=1999, at=AT)
-    entries = await handed(seen, add(**{CID: 1}))
-    await apply(seen, entries, add(**{CID: 1}), AT + 5)
+    entries = await handed(seen, tally)
+    await apply(seen, entries, tally, AT + 5)
     assert (await seen.content())["at"] == str(AT + 5)
 
 
 async def test_a_count_that_is_no_number_is_begun_anew(seen: Streams) -> None:
     """An error in the midst of a script would leave the entries acknowledged and half of the contents uncounted."""
-    await seen.put_content(CID, **BAND, count="many", at=AT)
+    await seen.put_content(CID, **BAND)
+    await seen.redis.hset(seen.keys().counts, CID, "many views")
     entries = await handed(seen, add(**{CID: 1100, OTHER: 2}))
     await apply(seen, entries, add(**{CID: 1100, OTHER: 2}))
     assert ((await seen.content())["count"], (await seen.content(OTHER))["count"]) == ("1100", "2")
@@ -271,12 +264,32 @@ async def test_the_total_of_a_known_content_is_just_its_count(seen: Streams) -> 
 
 
 async def test_views_of_a_forgotten_content_do_not_keep_it(seen: Streams) -> None:
+    """Its review takes the count away again."""
     await seen.put_content(CID, status="forgotten")
     await seen.redis.pexpire(seen.keys().content(CID), 60_000)
     entries = await handed(seen, add(**{CID: 5}))
-    await apply(seen, entries, add(**{CID: 5}))
+    assert await apply(seen, entries, add(**{CID: 5})) == COUNTED_NEW
     assert (await seen.content())["status"] == "forgotten"
     assert 0 < await seen.life_ms() <= 60_000
+
+
+async def test_the_order_of_bands_in_a_batch_is_of_no_account(seen: Streams) -> None:
+    """What a mark means is worked out once a batch."""
+    bands: list[dict[str, str | int]] = [
+        {"level": "bronze", "lo": 0, "hi": 1000}, {}, {"level": "silver", "lo": 1000, "hi": 2000},
+        {"absolute": 1}, {"level": "bronze", "status": "moving"}, {"level": "bronze", "lo": 0, "hi": 1001},
+    ]  # fmt: skip
+    cids = cids_of(P, 3 * len(bands), PARTITIONS)
+    for n, cid in enumerate(cids):
+        await seen.put_content(cid, count=999, **bands[n % len(bands)])
+    entries = await handed(seen, add(**dict.fromkeys(cids, 1)))
+    assert (await apply(seen, entries, add(**dict.fromkeys(cids, 1)))).outcome == "counted"
+    due = [n in {0, 1, 3} for n in range(len(bands))] * 3
+    assert [cid in await seen.reviews() for cid in cids] == due
+    for n, cid in enumerate(cids):
+        assert {**await seen.content(cid)} == {
+            **{name: str(value) for name, value in bands[n % len(bands)].items()}, "count": "1000", "at": str(AT),
+        }  # fmt: skip
 
 
 async def test_an_entry_without_sums_is_just_acknowledged(seen: Streams) -> None:
@@ -287,12 +300,14 @@ async def test_an_entry_without_sums_is_just_acknowledged(seen: Streams) -> None
 
 async def test_thousands_of_contents_are_counted_in_one_call(seen: Streams) -> None:
     """The script does not look whether a cid is of its partition; here they need not be."""
-    tally = Tally({f"x{n}": n for n in range(4000)}, {})
+    tally = Tally({f"x{n}": n for n in range(4000)}, {f"y{n}": n for n in range(1001)})
     entries = await handed(seen, tally)
-    assert await apply(seen, entries, tally) == Tallied("counted", reviews=4000)
-    values = await seen.redis.hget(seen.keys().content("x3999"), "count")
-    assert values == b"3999"
-    assert await seen.redis.zcard(seen.keys().review) == 4000
+    assert await apply(seen, entries, tally) == Tallied("counted", reviews=5001)
+    held = await seen.redis.hgetall(seen.keys().counts)
+    assert held == {f"x{n}".encode(): f"{n} {AT}".encode() for n in range(4000)} | {
+        f"y{n}".encode(): f"{n} {AT} =".encode() for n in range(1001)
+    }
+    assert await seen.redis.zcard(seen.keys().review) == 5001
 
 
 async def test_a_restarted_server_has_forgotten_the_script_and_counts_once(seen: Streams) -> None:

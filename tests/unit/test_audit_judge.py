@@ -17,7 +17,7 @@ from shared.state.mending import Lying
 ROW = Tracked("7", "silver", "dir/g.mp4", 4)
 FILE = Sight("file", 4)
 SETTLED = Facts(
-    ContentState.of("7", [None] * 16),
+    ContentState.of("7", [None] * 12),
     ROW,
     sights={"silver": FILE},
 )
@@ -79,6 +79,7 @@ def test_a_move_or_retire_may_wait_in_later_for_its_own_stream() -> None:
         (state(count=999), Code.REVIEW_LOST),
         (state(status="", level="", lo=None, hi=None), Code.REVIEW_LOST),
         (state(status="unknown", level=""), Code.REVIEW_LOST),
+        (state(lo=None, hi=None, away=True), Code.REVIEW_LOST),
     ],
 )
 def test_what_asks_for_a_review_must_be_up_for_one(content: ContentState, code: Code) -> None:

@@ -24,7 +24,7 @@ from shared.state.contents import ContentState, Status
 
 SILVER = Level("silver", 1000, 1999, "/levels/silver")
 ROW = Row("7", "silver", "a/g.mp4", None)
-NOTHING = ContentState.of("7", [None] * 16)
+NOTHING = ContentState.of("7", [None] * 12)
 
 
 def state(status: Status, **values: object) -> ContentState:

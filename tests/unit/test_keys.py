@@ -38,8 +38,8 @@ def test_all_partitions_are_used() -> None:
 
 
 def names_of(keys: PartitionKeys, text: str) -> list[str]:
-    streams = [keys.stream(name) for name in WORK_STREAMS]
-    return [*streams, keys.dead, keys.review, keys.later, keys.content(text), keys.seen(text), keys.idempotency(text)]
+    names = [*map(keys.stream, WORK_STREAMS), keys.dead, keys.review, keys.later, keys.counts]
+    return [*names, keys.content(text), keys.seen(text), keys.idempotency(text)]
 
 
 @given(st.integers(0, 1023), st.text())
@@ -66,6 +66,7 @@ def test_the_keys_are_those_of_the_design() -> None:
     ]
     assert keys.dead == "reshelve:{5}:dead"
     assert keys.content("7") == "reshelve:{5}:content:7"
+    assert keys.counts == "reshelve:{5}:counts"
     assert keys.review == "reshelve:{5}:review"
     assert keys.seen("x") == "reshelve:{5}:seen:x"
     assert GROUPS == {"views": "planner", "moves": "mover", "placed": "recorder", "retires": "mover"}

@@ -22,6 +22,7 @@ SERIES = {
     },
     "planner": {
         "reshelve_reviews_total": 5, "reshelve_moves_opened_total": PAIRS, "reshelve_views_tallied_total": 1,
+        "reshelve_contents_tallied_total": 1,
         "reshelve_stream_backlog": 1, "reshelve_stream_oldest_seconds": 1, "reshelve_stream_pending": 1,
         "reshelve_reclaimed_total": 1, "reshelve_last_success_timestamp_seconds": 3, "reshelve_reviews_waiting": 1,
     },
