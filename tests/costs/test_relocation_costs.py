@@ -11,8 +11,8 @@ from tests.samples import a_move, a_placed, cids_of, commitment_of, retire_of
 from tests.streams import PARTITIONS, P, Streams, connected
 
 _FEW, _MORE = 10, 60
-_EACH = 19
-"""Look 1, open 4, start 2, finish 3, commit 3, start 2, settle 3; 1 to spare."""
+_EACH = 18
+"""Look 1, open 3, start 2, finish 3, commit 3, start 2, settle 3; 1 to spare."""
 _SCRIPTS = 8
 """claim, look, open, start, finish, commit, start, settle: each once a batch."""
 

@@ -13,6 +13,7 @@ from shared.messages import Tally
 from shared.state.contents import Contents
 from shared.state.conversion import Conversion
 from shared.state.views import Tallies
+from tests.accounts import Accounts
 from tests.consumers import Lines, until
 from tests.samples import cids_of
 from tests.streams import CID, PARTITIONS, P, Streams, connected, now_ms
@@ -142,6 +143,17 @@ async def test_a_planner_waits_until_those_of_the_older_version_have_stopped(see
     await waiting
     assert (await seen.content())["count"] == "7"
     assert not await Conversion(seen.scripts).is_due()
+
+
+async def test_the_planners_own_account_may_convert(seen: Streams, accounts: Accounts) -> None:
+    for status in ("idle", "unknown", "forgotten"):
+        await put_old(seen, status, {"count": 7, "at": 5, "status": status})
+    await seen.redis.pexpire(seen.scripts.of("unknown").content("unknown"), 60_000)
+    await seen.make_groups()
+    async with connected(accounts.redis_urls["planner"]) as scripts:
+        await convert(Conversion(scripts), asyncio.Event(), Lines().log)
+    assert not await Conversion(seen.scripts).is_due()
+    assert (await seen.content("idle"))["count"] == "7"
 
 
 async def test_nothing_is_looked_through_where_the_schema_is_ours(seen: Streams) -> None:
