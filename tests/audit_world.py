@@ -67,9 +67,12 @@ class World:
         await self.state(cid, level=level, count=LEVELS[level], status="idle")
 
     async def state(self, cid: str, level: str = "silver", **fields: str | int) -> None:
-        """The state, with a band for the level."""
+        """The state; at rest with a band for the level."""
         known: dict[str, str | int] = {"level": level, "count": LEVELS[level], "filename": f"dir/{cid}.mp4", "at": 5}
-        known |= {"lo": LEVELS[level] - 500, "hi": LEVELS[level] + 500, "version": 3}
+        known["version"] = 3
+        if fields.get("status", "idle") == "idle":
+            known |= {"lo": LEVELS[level] - 500, "hi": LEVELS[level] + 500}
+        await self.streams.redis.hdel(self.streams.scripts.of(cid).counts, cid)
         await self.streams.put_content(cid, **(known | fields))
 
     async def execute(self, *statements: str) -> list[list[tuple[Any, ...]]]:
