@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import structlog
+from msgspec import structs
 from pydantic import SecretStr
 
 from services.ingest.__main__ import ingest
@@ -130,7 +131,7 @@ async def open_move(ingest: Running) -> None:
 
 async def record_move(ingest: Running, level_root: Path, move: Move, at: int = 5) -> None:
     """As the recorder does once the file is placed."""
-    move = replace(move, from_path=str(level_root / move.from_level), to_path=str(level_root / move.to_level))
+    move = structs.replace(move, from_path=str(level_root / move.from_level), to_path=str(level_root / move.to_level))
     copied: dict[str, Any] = {name: getattr(move, name) for name in Move.__struct_fields__}
     placed = Placed(
         **copied, bytes=4, digest="", method="link", seconds=0.1, mover="m-1", attempts=1, source_id="1:4:1",

@@ -24,8 +24,8 @@ def _said(mover: Service, event: str) -> list[dict[str, object]]:
 async def test_copy_ten_times_longer_than_the_lease_is_not_taken_away(floor: Floor, tmp_path: Path) -> None:
     """Seen to fail without renewing: the other mover takes the entry over, and places by a second attempt."""
     log = tmp_path / "calls"
-    cid = await floor.content(size=6 << 20)  # six chunks, each read twice
-    first = await floor.mover(traced(log, READ, slow(READ, 0.9)))
+    cid = await floor.content(size=6 << 20)  # six chunks, each read twice, at the same time by two threads
+    first = await floor.mover(traced(log, READ, slow(READ, 1.8)))
     await floor.send(cid, "silver")
     await written(log, "preadv")
     other = await floor.mover()

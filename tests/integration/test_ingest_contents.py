@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from shared.moveid import new_move_id
 from tests.ingest_app import MOVE, Running, call, open_move, record_move, running_ingest
@@ -125,7 +125,7 @@ async def test_a_content_with_an_open_relocation(tracked: Running) -> None:
 
 
 async def test_history_in_pages(tracked: Running, level_root: Path) -> None:
-    there, back = MOVE, replace(MOVE, move_id=new_move_id(), from_level="silver", to_level="bronze")
+    there, back = MOVE, structs.replace(MOVE, move_id=new_move_id(), from_level="silver", to_level="bronze")
     await record_move(tracked, level_root, there, 5)
     await record_move(tracked, level_root, back, 6)
     _, whole = await call(tracked, "GET", "/v1/contents/7/history")
