@@ -18,7 +18,8 @@ from shared.state.views import Part, Views
 
 VIEWS_IN_ENTRY = 1000
 """As many as ingest takes in with one NDJSON of 1000, here without the division into partitions."""
-_AT_ONCE = 4000
+_AT_ONCE = 2000
+"""A call takes no more values than fit on Lua's stack, and there may be one partition alone."""
 _LIFE_MS = 60_000
 _CONSUMER = "benchmark"
 

@@ -57,7 +57,7 @@ class Seen:
 
 
 class Watch:
-    """Sees each commit within a millisecond or two: new rows of `update_history`, in the order of their ids."""
+    """Sees each commit within a millisecond or two, by new rows of `update_history`."""
 
     def __init__(self, query: Query) -> None:
         self._query = query
@@ -66,12 +66,17 @@ class Watch:
     async def run(self, pause_s: float) -> None:
         """Until cancelled. MySQL reads at REPEATABLE READ, but each of these statements is a transaction of its own."""
         last = 0
+        # A transaction that is committed later may have lower ids: two of them are under way at a time.
+        missing: set[int] = set()
         while True:
-            rows = await self._query("SELECT id, cid FROM update_history WHERE id > %s", (last,))
+            sql = "SELECT id, cid FROM update_history WHERE id > %s OR id IN %s"
+            rows = await self._query(sql, (last, tuple(missing) or (0,)))
             now = now_ms()
-            for number, cid in rows:
-                self.committed[cid] = now
-                last = max(last, number)
+            self.committed.update((cid, now) for _, cid in rows)
+            found = {number for number, _ in rows}
+            newest = max(found, default=last)
+            missing = missing.union(range(last + 1, newest + 1)) - found
+            last = max(last, newest)
             await asyncio.sleep(pause_s)
 
 
