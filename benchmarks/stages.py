@@ -10,11 +10,8 @@ from typing import Any, TypeVar
 
 from benchmarks.system import Servers, System
 from cli.servers import PrivateRedis
-from shared.keys import META
 
 T = TypeVar("T")
-
-_SETTLE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -75,11 +72,7 @@ class Stages:
         paths = [work / "bronze", work / "silver"]
         fresh = System.fresh(own, paths, partitions=size.partitions, settings=self.settings)
         system = await self.stack.enter_async_context(fresh)
-        # A planner that finds contents and an unknown level table would put them all up for review.
-        await system.start("planner")
-        async with asyncio.timeout(_SETTLE_S):
-            while not await system.scripts.redis.hexists(META, "levels"):
-                await asyncio.sleep(0.02)
+        await system.start_planner()
         system.stop()
         await self.fill(system, size.contents)
         return system

@@ -22,6 +22,7 @@ from cli.migrate import migrate
 from cli.ports import MetricsPorts, http_port
 from cli.servers import PrivateMySQL, PrivateRedis
 from cli.spawn import dying_with_us
+from shared.keys import META
 from shared.levels import Level, Levels
 from shared.mysql_url import parse_mysql_url
 from shared.redis_client import connect
@@ -156,6 +157,14 @@ class System:
                         raise RuntimeError(f"{service.name} is not ready:\n{service.log.read_text()[-2000:]}")
                     await asyncio.sleep(0.02)
         return started
+
+    async def start_planner(self) -> Service:
+        """One that has taken over the level table: before there are contents, or it puts them all up for review."""
+        (planner,) = await self.start("planner")
+        async with asyncio.timeout(_READY_S):
+            while not await self.scripts.redis.hexists(META, "levels"):
+                await asyncio.sleep(0.01)
+        return planner
 
     def _start(self, name: str, ports: MetricsPorts) -> Service:
         port = ports.choose(name)

@@ -62,7 +62,7 @@ def _bare(seconds: float) -> float:
 
 def _ours(servers: Servers, views: int, seconds: float, contents: int = CATALOG) -> Load:
     async def run() -> Load:
-        async with listening(servers) as (_, port):
+        async with _listening(servers) as port:
             return await asyncio.to_thread(load, port, views=views, seconds=seconds, contents=contents)
 
     taken = asyncio.run(run())
@@ -72,11 +72,11 @@ def _ours(servers: Servers, views: int, seconds: float, contents: int = CATALOG)
 
 
 @asynccontextmanager
-async def listening(servers: Servers, *others: str, partitions: int = 8) -> AsyncIterator[tuple[System, int]]:
-    """An ingest that refuses nothing for the backlog's sake, its port, and other services."""
-    async with System.fresh(servers, no_files(servers), partitions=partitions, settings=UNLIMITED) as system:
-        await system.start("ingest", *others)
-        yield system, urlsplit(system.http).port or 0
+async def _listening(servers: Servers) -> AsyncIterator[int]:
+    """The port of an ingest that refuses nothing for the backlog's sake."""
+    async with System.fresh(servers, no_files(servers), settings=UNLIMITED) as system:
+        await system.start("ingest")
+        yield urlsplit(system.http).port or 0
 
 
 def no_files(servers: Servers) -> list[Path]:

@@ -16,7 +16,6 @@ from benchmarks.measure import Beside, Bound, Figure, Row
 from benchmarks.rows.ingest import no_files
 from benchmarks.staging import cids, register
 from benchmarks.system import Servers, Service, System, two_cores
-from shared.keys import META
 from shared.levels import COUNT_MAX
 from shared.messages import Tally
 
@@ -122,7 +121,6 @@ class _Backlog:
 async def _open(servers: Servers, moves: int) -> float:
     async with System.fresh(servers, no_files(servers)) as system:
         names = cids(moves)
-        # Before there are contents: it must not put them up for review for a level table that is new to it.
         planner = await _held_back(system)
         await register(system, names)
         await copy_state(system, names, resting(system, count=_ABOVE))
@@ -141,8 +139,6 @@ async def _open(servers: Servers, moves: int) -> float:
 
 
 async def _held_back(system: System) -> Service:
-    (planner,) = await system.start("planner")
-    while not await system.scripts.redis.hget(META, "levels"):
-        await asyncio.sleep(_LOOK_S)
+    planner = await system.start_planner()
     planner.pause()
     return planner

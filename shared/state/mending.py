@@ -107,10 +107,9 @@ class Mending:
         assert entry.shelf not in {"later", "dead"}
         return self._scripts.partitions[entry.partition].prefix + entry.shelf, GROUPS[entry.shelf]  # type: ignore[index]
 
-    async def known(self) -> AsyncIterator[list[str]]:
+    def known(self) -> AsyncIterator[list[str]]:
         """The cids that Redis holds a state of, some pages long; one may come twice."""
-        async for cids in self._scripts.known(_PAGE):
-            yield cids
+        return self._scripts.known(_PAGE)
 
     async def up_for_review(self, cids: Sequence[str]) -> list[bool]:
         """Per cid whether it is up for review."""
