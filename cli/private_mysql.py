@@ -191,6 +191,7 @@ def _command(binary: Path, data_dir: Path, port: int, unix_socket: Path, buffer_
         *_run_as(),
         f"--datadir={data_dir / 'data'}",
         f"--tmpdir={data_dir / 'tmp'}",
+        f"--secure-file-priv={data_dir / 'tmp'}",  # packaged servers have a directory that may not be there
         f"--socket={unix_socket}",
         f"--pid-file={data_dir / 'mysql.pid'}",
         f"--init-file={data_dir / 'init.sql'}",

@@ -25,8 +25,8 @@ REFUSED = "catalog refused"
 UNDECODABLE = "undecodable"
 REASONS = (CONFLICT, REFUSED, UNDECODABLE)
 
-_AT_ONCE = 2
-"""Batches under way: while one waits for MySQL, the other is with Redis."""
+_AT_ONCE = 3
+"""Batches under way: two are with MySQL while a third is followed in Redis. Each has a connection while it commits."""
 
 Work = tuple[RawEntry, Placed]
 

@@ -63,9 +63,16 @@ class Floor(House):
         self, through: Sequence[str] = (), *, lease_ms: int = 1000, settings: Mapping[str, str] | None = None
     ) -> Service:
         """A mover that is ready."""
+        mover = self.victim(through, lease_ms=lease_ms, settings=settings)
+        await self.stack.ready(services=[mover])
+        return mover
+
+    def victim(
+        self, through: Sequence[str] = (), *, lease_ms: int = 1000, settings: Mapping[str, str] | None = None
+    ) -> Service:
+        """A mover that its fault may end before anybody could see that it is ready."""
         given = {"RESHELVE_LEASE_MS": str(lease_ms), **(settings or {})}
         (mover,) = self.stack.start("mover", through=through, settings=given)
-        await self.stack.ready(services=[mover])
         return mover
 
     def end_movers(self) -> None:

@@ -158,7 +158,7 @@ async def test_mover_killed_in_the_middle_of_a_batch(floor: Floor, level: str, t
         await _stage(floor, cids, level)
         await until_async(lambda: floor.waiting("moves", _MANY), "the moves wait")
         log = tmp_path / f"calls-{number}"
-        victim = await floor.mover(traced(log, call, kill(call, nth), only=only), lease_ms=_LEASE_MS, settings=_HANDS)
+        victim = floor.victim(traced(log, call, kill(call, nth), only=only), lease_ms=_LEASE_MS, settings=_HANDS)
         await ended(victim, step)
         assert all(floor.file("bronze", cid).exists() or floor.file(level, cid).exists() for cid in cids), step
         await floor.mover(settings=_HANDS)
