@@ -80,6 +80,7 @@ class Consumer:
             held=self._held,
             log=log,
         )
+        self._renewing = asyncio.Lock()
         self._groups_made = False
         self._failures = 0
         self._reread = False
@@ -126,14 +127,16 @@ class Consumer:
         """These go back untouched: another consumer may take them over at once."""
         # First: from now on nobody is to renew their leases, whatever becomes of the calls.
         self.release(entries)
-        for (stream, partition), ids in _by_slot(entries).items():
-            key = self._scripts.partitions[partition].stream(stream)
-            try:
-                await self._scripts.call("hand_back", [key], [self._group, self.name, self._terms.lease_ms, *ids])
-            except RedisError as error:
-                if not is_missing_group(error):
-                    raise
-                # Redis was emptied, and the entries with it.
+        # A renewal that is on its way may still name them; after ours it would put them back under a whole lease.
+        async with self._renewing:
+            for (stream, partition), ids in _by_slot(entries).items():
+                key = self._scripts.partitions[partition].stream(stream)
+                try:
+                    await self._scripts.call("hand_back", [key], [self._group, self.name, self._terms.lease_ms, *ids])
+                except RedisError as error:
+                    if not is_missing_group(error):
+                        raise
+                    # Redis was emptied, and the entries with it.
 
     async def reading(self, loop: Coroutine[Any, Any, None]) -> None:
         """Run the loop that handles what is taken; what it leaves in hand because it gave up waiting goes back."""
@@ -210,13 +213,14 @@ class Consumer:
         return entries
 
     async def _renew(self) -> None:
-        for (stream, partition), ids in _by_slot(self._held.values()).items():
-            key = self._scripts.partitions[partition].stream(stream)
-            kept = set(await self._scripts.call("renew", [key], [self._group, self.name, *ids]))
-            for entry_id in ids:
-                if entry_id not in kept and (stream, partition, entry_id) in self._held:
-                    del self._held[stream, partition, entry_id]
-                    self._log.debug("no longer held", stream=stream, entry_id=entry_id.decode())
+        async with self._renewing:
+            for (stream, partition), ids in _by_slot(self._held.values()).items():
+                key = self._scripts.partitions[partition].stream(stream)
+                kept = set(await self._scripts.call("renew", [key], [self._group, self.name, *ids]))
+                for entry_id in ids:
+                    if entry_id not in kept and (stream, partition, entry_id) in self._held:
+                        del self._held[stream, partition, entry_id]
+                        self._log.debug("no longer held", stream=stream, entry_id=entry_id.decode())
 
 
 def _by_slot(entries: Iterable[RawEntry]) -> dict[Slot, list[bytes]]:

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import pytest
 
 from shared.keys import GROUPS
 from shared.messages import Tally
-from shared.state.scripts import Argument
+from shared.state.scripts import Argument, Scripts
 from tests.consumers import consuming
 from tests.streams import PARTITIONS, P, Streams, connected
 
@@ -205,6 +205,31 @@ async def test_handing_back_twice_or_after_handling_is_no_harm(seen: Streams, re
         await seen.redis.xack(seen.keys().stream("views"), GROUPS["views"], entry.entry_id)
         await consumer.hand_back([entry])
         assert await seen.pending("views") == {}
+
+
+class _SlowToRenew(Scripts):
+    """A renewal takes its time to reach Redis; other calls overtake it."""
+
+    async def call(self, name: str, keys: Sequence[str], arguments: Iterable[Argument]) -> Any:
+        if name == "renew":
+            await asyncio.sleep(0.3)
+        return await super().call(name, keys, arguments)
+
+
+async def test_what_is_handed_back_while_its_lease_is_renewed_can_be_taken_at_once(
+    seen: Streams, redis_db: str
+) -> None:
+    """As at every stop: it ends the waiting of both. Seen to fail once in fifty stops before the two took turns."""
+    await seen.add("views", Tally.empty())
+    stop = asyncio.Event()
+    async with consuming(_SlowToRenew(seen.redis, PARTITIONS), redis_db, ["views"], stop=stop) as consumer:
+        entries = await consumer.take(10)
+        stop.set()
+        renewing = asyncio.create_task(consumer.keep_leases())
+        await asyncio.sleep(0.15)
+        await consumer.hand_back(entries)
+        await renewing
+        assert (await seen.idle_ms("views"))[entries[0].entry_id] >= 30_000
 
 
 # --- leave ------------------------------------------------------------------------------------------------------------
