@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from pydantic import SecretStr
+from typing import Any
 
 from cli.server_process import write_private
 from shared.errors import StopServiceError
-from shared.settings import PREFIX, Port, Settings, read_settings
+from shared.settings import PREFIX, Port, SecretStr, Settings, is_set, read_settings
 
 _FILE = "environment"
 _URLS = ("redis_url", "mysql_url")
+_NOT_SET = SecretStr("")
 
 
+@dataclass(frozen=True, kw_only=True)
 class OperatorSettings(Settings):
     """What the commands read. `redis_url` and `mysql_url` are empty where they are not set."""
 
-    redis_url: SecretStr = SecretStr("")
-    mysql_url: SecretStr = SecretStr("")
+    redis_url: SecretStr = _NOT_SET
+    mysql_url: SecretStr = _NOT_SET
     metrics_port: Port = 0
     metrics_host: str = "127.0.0.1"
     http_host: str = "127.0.0.1"
@@ -29,7 +31,12 @@ class OperatorSettings(Settings):
     @property
     def fixed_partitions(self) -> int | None:
         """RESHELVE_PARTITIONS where it is set: then it must be right; else what Redis was first used with counts."""
-        return self.partitions if "partitions" in self.model_fields_set else None
+        return self.partitions if is_set("partitions") else None
+
+    def at(self, urls: Mapping[str, str]) -> OperatorSettings:
+        """The same with some other URLs."""
+        secret: dict[str, Any] = {name: SecretStr(url) for name, url in urls.items()}
+        return replace(self, **secret)
 
 
 def operator_settings(data_dir: Path) -> OperatorSettings:
@@ -40,9 +47,7 @@ def operator_settings(data_dir: Path) -> OperatorSettings:
     settings = read_settings(OperatorSettings)
     running = _read(data_dir / _FILE)
     missing = [name for name in _URLS if not getattr(settings, name).get_secret_value()]
-    return settings.model_copy(
-        update={name: SecretStr(running[variable(name)]) for name in missing if variable(name) in running},
-    )
+    return settings.at({name: running[variable(name)] for name in missing if variable(name) in running})
 
 
 def needed_url(settings: OperatorSettings, name: str, data_dir: Path) -> str:

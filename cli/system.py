@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
-from pydantic import SecretStr
-
 from cli.environment import OperatorSettings, remove_environment, variable, write_environment
 from cli.ports import MetricsPorts, http_port, url_of
 from cli.replicas import SERVICES, Replica, Replicas, Tell, Watch, log_file
@@ -112,7 +110,7 @@ async def _servers(
         urls = {name: server.url for name, server in servers.items()}
         if urls:
             write_environment(data_dir, {variable(name): url for name, url in urls.items()})
-        yield given.model_copy(update={name: SecretStr(url) for name, url in urls.items()}), homes
+        yield given.at(urls), homes
     finally:
         looking.cancel()
         with suppress(asyncio.CancelledError):

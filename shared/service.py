@@ -29,7 +29,6 @@ from shared.state.scripts import Scripts
 from shared.stopping import StopSignals
 
 _WATCH_S = 2.0
-_COLLECT_AFTER = 50_000
 _PROVEN_S = 1.0
 _CLEANUP_S = 1.0
 _MISCONFIGURED = 2
@@ -116,10 +115,9 @@ def run(name: str, kind: type[S], work: Work[S], streams: Sequence[StreamName] =
 
 
 def _spare_the_collector() -> None:
-    """Little here has cycles: to look for them every 700 objects took a twentieth to a tenth of a service's time."""
-    gc.collect()
+    """What the imports made stays as long as the process: nobody looks for garbage there (see `services`)."""
+    # Not before a collection: it would take a twentieth of the start, and find a thousandth of it.
     gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, 20, 50)
 
 
 async def _serve(name: str, settings: S, work: Work[S], streams: Sequence[StreamName], signals: StopSignals) -> None:

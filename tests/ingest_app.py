@@ -12,7 +12,6 @@ from typing import Any
 import aiohttp
 import structlog
 from msgspec import structs
-from pydantic import SecretStr
 
 from services.ingest.__main__ import ingest
 from services.ingest.settings import IngestSettings
@@ -22,6 +21,7 @@ from shared.messages import Move, Placed, Tally, unpack_views
 from shared.moveid import new_move_id
 from shared.redis_client import connect
 from shared.service import Runtime
+from shared.settings import SecretStr
 from shared.state.contents import Contents
 from shared.state.reviews import Opening, Reviews
 from shared.state.scripts import Scripts

@@ -1,30 +1,27 @@
 """Ingest's settings."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from msgspec import Meta
 
 from services.ingest.tokens import read_tokens
-from shared.errors import InvalidError
-from shared.settings import Port, Settings
+from shared.errors import InvalidError, StopServiceError
+from shared.settings import PREFIX, Port, Settings, yes_or_no
 
 _MIB = 1024 * 1024
 
 
-def _named(value: object) -> object:
+def _sound_tokens(name: str) -> Path:
     # An empty name would be the current directory; taken for "not set", it would let everybody in.
-    if value == "":
-        raise ValueError("is empty: name the file, or leave the variable away")
-    return value
-
-
-def _sound_tokens(path: Path) -> Path:
-    try:
-        read_tokens(path)
-    except InvalidError as error:
-        raise ValueError(str(error)) from None
+    if not name:
+        raise InvalidError("is empty: name the file, or leave the variable away")
+    path = Path(name)
+    read_tokens(path)
     return path
 
 
@@ -36,6 +33,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+@dataclass(frozen=True, kw_only=True)
 class IngestSettings(Settings):
     """`backlog_limit`: entries on the views streams from which on views are refused.
 
@@ -47,26 +45,22 @@ class IngestSettings(Settings):
     """
 
     metrics_port: Port = 9100
-    tokens_file: Annotated[Path, BeforeValidator(_named), AfterValidator(_sound_tokens)] | None = None
-    allow_anonymous: bool = False
+    tokens_file: Annotated[Path | None, _sound_tokens] = None
+    allow_anonymous: Annotated[bool, yes_or_no] = False
     http_host: str = "127.0.0.1"
     http_port: Port = 8080
-    backlog_limit: int = Field(default=100_000, ge=1)
-    body_limit_bytes: int = Field(default=8 * _MIB, ge=1024, le=256 * _MIB)
-    reading_limit_bytes: int = Field(default=16 * _MIB, ge=1024)
-    pending_limit_bytes: int = Field(default=64 * _MIB, ge=1024)
-    deadline_s: float = Field(default=5, ge=0.1, le=60)
-    key_life_s: int = Field(default=24 * 3600, ge=60, le=30 * 24 * 3600)
+    backlog_limit: Annotated[int, Meta(ge=1)] = 100_000
+    body_limit_bytes: Annotated[int, Meta(ge=1024, le=256 * _MIB)] = 8 * _MIB
+    reading_limit_bytes: Annotated[int, Meta(ge=1024)] = 16 * _MIB
+    pending_limit_bytes: Annotated[int, Meta(ge=1024)] = 64 * _MIB
+    deadline_s: Annotated[float, Meta(ge=0.1, le=60)] = 5
+    key_life_s: Annotated[int, Meta(ge=60, le=30 * 24 * 3600)] = 24 * 3600
 
-    @field_validator("http_host")
-    @classmethod
-    def _is_guarded(cls, host: str, earlier: ValidationInfo) -> str:
-        # A tokens file that is wrong is not among the fields that were read; its own error is enough.
-        if "tokens_file" not in earlier.data or earlier.data["tokens_file"] or earlier.data.get("allow_anonymous"):
-            return host
-        if not is_loopback(host):
-            raise ValueError(
-                f"{host!r} can be reached from outside and there are no tokens: set RESHELVE_TOKENS_FILE, "
-                "or keep to 127.0.0.1, or set RESHELVE_ALLOW_ANONYMOUS=1 to let everybody do everything"
+    def check(self) -> None:
+        """Raises StopServiceError where whoever reaches ingest could do everything, and others than we reach it."""
+        if not (self.tokens_file or self.allow_anonymous or is_loopback(self.http_host)):
+            raise StopServiceError(
+                f"{PREFIX}HTTP_HOST: {self.http_host!r} can be reached from outside and there are no tokens: set "
+                f"{PREFIX}TOKENS_FILE, or keep to 127.0.0.1, or set {PREFIX}ALLOW_ANONYMOUS=1 to let "
+                "everybody do everything"
             )
-        return host

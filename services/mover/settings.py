@@ -1,17 +1,20 @@
 """The mover's settings."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
-from pydantic_settings import NoDecode
+from msgspec import Meta
 
 from shared.settings import Port, Settings
 
 
-def _split(value: object) -> object:
-    return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(":") if part)
 
 
+@dataclass(frozen=True, kw_only=True)
 class MoverSettings(Settings):
     """`mover_concurrency`: files at work at once; `mover_roots`: directories, separated by colons, that it may touch.
 
@@ -19,5 +22,5 @@ class MoverSettings(Settings):
     """
 
     metrics_port: Port = 9102
-    mover_concurrency: int = Field(default=8, ge=1, le=256)
-    mover_roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    mover_concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
+    mover_roots: Annotated[tuple[str, ...], _split] = ()

@@ -1,10 +1,16 @@
 """The planner's settings."""
 
-from pydantic import Field
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from shared.settings import Port, Settings
 
 
+@dataclass(frozen=True, kw_only=True)
 class PlannerSettings(Settings):
     """`tally_limit`: views entries taken at a time, fewer where they are large.
 
@@ -12,5 +18,5 @@ class PlannerSettings(Settings):
     """
 
     metrics_port: Port = 9101
-    tally_limit: int = Field(default=2048, ge=1, le=10_000)
-    review_limit: int = Field(default=256, ge=1, le=2_000)
+    tally_limit: Annotated[int, Meta(ge=1, le=10_000)] = 2048
+    review_limit: Annotated[int, Meta(ge=1, le=2_000)] = 256

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from cli.servers import PrivateRedis
 from services.planner.__main__ import plan
 from services.planner.settings import PlannerSettings
 from services.planner.tally import Tallying
 from shared.messages import Tally
+from shared.settings import SecretStr
 from shared.state.moves import DeadLetters
 from shared.state.views import Part, Tallies, Views
 from tests.consumers import Lines, consuming, until

@@ -14,7 +14,6 @@ import pytest
 import schemathesis
 import structlog
 from aiohttp import web
-from pydantic import SecretStr
 
 from services.ingest import events, history, idempotency, levels, payloads
 from services.ingest.access import allowed
@@ -26,6 +25,7 @@ from shared.drop import WHY_MAX_CHARACTERS
 from shared.levels import COUNT_MAX
 from shared.names import CID_PATTERN, FILENAME_MAX_CHARACTERS
 from shared.redis_client import connect
+from shared.settings import SecretStr
 from shared.state.contents import OPEN_STATUSES, Contents
 from shared.state.dead_letters import LETTER_PATTERN, ORIGINS
 from shared.state.scripts import Scripts

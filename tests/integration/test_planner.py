@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from cli.migrate import migrate
 from cli.servers import PrivateMySQL
@@ -20,6 +19,7 @@ from shared.catalog import Catalog, Connections
 from shared.keys import GROUPS, META
 from shared.levels import COUNT_MAX
 from shared.messages import Tally
+from shared.settings import SecretStr
 from shared.state.contents import Contents
 from shared.state.views import Tallies
 from tests.consumers import Lines, until

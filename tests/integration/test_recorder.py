@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from cli.migrate import migrate
 from cli.servers import PrivateMySQL
@@ -15,6 +14,7 @@ from services.recorder.__main__ import record
 from services.recorder.settings import RecorderSettings
 from shared.catalog import Commitments, Connections
 from shared.messages import Placed
+from shared.settings import SecretStr
 from tests.consumers import until
 from tests.loops import at_work
 from tests.samples import a_placed, cids_of

@@ -14,7 +14,7 @@ def logged(code: str, log_format: str = "json", level: str = "info") -> list[str
     """The lines that a process writes: the set-up is the whole process'."""
     program = f"""
 import logging
-from pydantic import SecretStr
+from shared.settings import SecretStr
 from shared.log import configure
 log = configure({log_format!r}, {level!r}, "mover")
 {code}

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import FrozenInstanceError, asdict
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from services.planner.settings import PlannerSettings
 from services.recorder.settings import RecorderSettings
@@ -91,7 +91,7 @@ def test_all_wrong_variables_are_named_at_once(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_a_value_out_of_range_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"RESHELVE_{name}", value)
-    assert refusal().startswith(f"RESHELVE_{name}: Input should be ")
+    assert refusal().startswith(f"RESHELVE_{name}: must be ")
 
 
 BAD_REDIS = [
@@ -144,7 +144,7 @@ def test_where_redis_is_is_said_without_the_login(url: str, where: str) -> None:
 )  # fmt: skip
 def test_a_malformed_mysql_url_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("RESHELVE_MYSQL_URL", url)
-    assert refusal().startswith("RESHELVE_MYSQL_URL: Value error, the MySQL URL")
+    assert refusal().startswith("RESHELVE_MYSQL_URL: the MySQL URL")
 
 
 @pytest.mark.parametrize("name", ["REDIS_URL", "MYSQL_URL"])
@@ -189,6 +189,6 @@ def test_a_file_with_a_malformed_url_is_refused_without_showing_it(
 def test_settings_show_no_secret_and_cannot_be_changed() -> None:
     settings = read_settings(RecorderSettings)
     assert SECRET not in repr(settings)
-    assert SECRET not in str(settings.model_dump())
-    with pytest.raises(ValidationError):
-        settings.partitions = 9
+    assert SECRET not in str(asdict(settings))
+    with pytest.raises(FrozenInstanceError):
+        settings.partitions = 9  # type: ignore[misc]

@@ -98,7 +98,7 @@ def test_every_service_is_found_on_its_metrics_port() -> None:
 
 def default_port(service: str) -> int:
     settings = getattr(import_module(f"services.{service}.settings"), f"{service.capitalize()}Settings")
-    return int(settings.model_fields["metrics_port"].default)
+    return int(settings.metrics_port)
 
 
 def test_the_runbook_has_no_page_for_an_alert_that_is_gone() -> None:
