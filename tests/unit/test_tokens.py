@@ -175,3 +175,11 @@ def test_a_wrong_tokens_file_is_a_wrong_setting(environment: pytest.MonkeyPatch,
     environment.setenv("RESHELVE_TOKENS_FILE", "")
     with pytest.raises(StopServiceError, match=r"RESHELVE_TOKENS_FILE: .*is empty"):
         _settings()
+
+
+def test_whether_everybody_may_is_no_matter_of_interpretation(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("RESHELVE_HTTP_HOST", "0.0.0.0")
+    for word in ("", "maybe", "2"):
+        environment.setenv("RESHELVE_ALLOW_ANONYMOUS", word)
+        with pytest.raises(StopServiceError, match=r"^RESHELVE_ALLOW_ANONYMOUS: must be 1 or 0$"):
+            _settings()
