@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -17,7 +16,8 @@ from services.mover.beneath import Reason, classify, doing, open_file
 from services.mover.blame import blaming
 from services.mover.following import Following
 from services.mover.identity import Entry, OpenFile
-from services.mover.kernel import TMPFS, file_system_of, libc
+from services.mover.kernel import TMPFS, file_system_of
+from services.mover.room import RoomAhead, check_room, reserve
 from services.mover.streaming import AHEAD_BYTES, CHUNK_BYTES, Read, go_direct, in_turn, read_at, stream, write
 from shared.errors import ReshelveError, RetryError
 from shared.messages import Method
@@ -31,7 +31,6 @@ _FICLONE = 0x40049409  # _IOW(0x94, 9, int), linux/fs.h
 
 # A right that we lack, an owner or a kind of attribute that the target's file system does not know.
 _REFUSED = {errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODATA}
-_FALLOCATE_REFUSED = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 ShouldStop = Callable[[], bool]
 
@@ -73,12 +72,13 @@ def fill(source: OpenFile, part: Entry, part_fd: int, should_stop: ShouldStop) -
         sync_file(part_fd)
         return Copied("reflink", "")
     size = source.stat.st_size
-    _reserve(part_fd, size)
     if size >= AHEAD_BYTES and file_system_of(part_fd) == TMPFS:
+        check_room(part_fd, size)
         digest = _copy_verified(source, part, part_fd, should_stop)
         keep_metadata(source, part_fd)
         sync_file(part_fd)
     else:
+        reserve(part_fd, size)
         digest = _copy(source, part_fd, should_stop)
         keep_metadata(source, part_fd)
         sync_file(part_fd)
@@ -124,20 +124,6 @@ def _clone(source_fd: int, part_fd: int) -> bool:
     return True
 
 
-def _reserve(part_fd: int, size: int) -> None:
-    """Meet a full disk now, not after an hour of copying.
-
-    Not os.posix_fallocate: where the file system cannot, glibc writes a byte into each block instead.
-    """
-    if size <= CHUNK_BYTES:  # the first write tells as soon
-        return
-    with doing(f"reserve {size} bytes for the copy"):
-        if libc().fallocate(part_fd, 0, ctypes.c_int64(0), ctypes.c_int64(size)) != 0:
-            number = ctypes.get_errno()
-            if number not in _FALLOCATE_REFUSED:
-                raise OSError(number, os.strerror(number))
-
-
 def _copy(source: OpenFile, part_fd: int, should_stop: ShouldStop) -> str:
     """The digest of what was read. What was written is neither durable nor verified yet."""
     flushed = 0
@@ -163,7 +149,8 @@ def _copy(source: OpenFile, part_fd: int, should_stop: ShouldStop) -> str:
 def _copy_verified(source: OpenFile, part: Entry, part_fd: int, should_stop: ShouldStop) -> str:
     """The digest of what was read, and of what was read back right behind the writing: only for a copy in memory.
 
-    Two threads have about as much to do there. A third, to read ahead, would have to share a core with one of them.
+    Two threads have about as much to do there: to get memory takes longest, so the second one does it while it has
+    nothing to read, and the first one else. A third, to read ahead, would have to share a core with one of them.
     """
     hasher, size = blake3(max_threads=1), source.stat.st_size
     with open_file(part) as fresh:
@@ -172,7 +159,7 @@ def _copy_verified(source: OpenFile, part: Entry, part_fd: int, should_stop: Sho
             with doing("read the copy back"):
                 return read_at(fresh.fd, chunk, offset)
 
-        with Following(_unless(should_stop, read_back)) as following:
+        with Following(_unless(should_stop, read_back), RoomAhead(part_fd, size).step) as following:
 
             def written(end: int) -> None:
                 # The source's disk goes on while the next chunk is hashed and written.

@@ -1,9 +1,10 @@
-"""Read back and hash a file in a thread while it is written, right behind the writing."""
+"""Read back and hash a file in a thread while it is written, right behind the writing; make room for it meanwhile."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -18,9 +19,13 @@ class Following:
     Use it as a `with` block, which ends the thread.
     """
 
-    def __init__(self, read: Read) -> None:
-        """`read` as for `stream`; it runs in the thread."""
+    def __init__(self, read: Read, make_room: Callable[[int], bool]) -> None:
+        """`read` as for `stream`; `make_room` for what comes next, given how much is written: False where it has.
+
+        Both run in the thread.
+        """
         self._read = read
+        self._make_room = make_room
         self._ends: SimpleQueue[int | None] = SimpleQueue()
         self._abandoned = False
         self._thread = ThreadPoolExecutor(1, "read-back")
@@ -48,7 +53,7 @@ class Following:
     def _follow(self) -> str:
         hasher, offset = blake3(max_threads=1), 0
         with buffer() as chunk:
-            while (end := self._ends.get()) is not None:
+            while (end := self._next(offset)) is not None:
                 while offset < end and not self._abandoned:
                     count = self._read(chunk[: end - offset], offset)
                     if count == 0:  # it was cut
@@ -56,3 +61,12 @@ class Following:
                     hasher.update(chunk[:count])
                     offset += count
         return hasher.hexdigest()
+
+    def _next(self, end: int) -> int | None:
+        """How much is written after `end`, which was read back. While there is nothing to read, room is made."""
+        while True:
+            try:
+                return self._ends.get_nowait()
+            except Empty:
+                if not self._make_room(end):
+                    return self._ends.get()

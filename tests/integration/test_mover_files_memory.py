@@ -16,6 +16,7 @@ from blake3 import blake3
 from services.mover.beneath import Reason, open_file, open_root
 from services.mover.copying import Copied, HandedBackError, create_part, fill
 from services.mover.identity import Entry
+from services.mover.room import RoomAhead
 from services.mover.streaming import AHEAD_BYTES, CHUNK_BYTES
 from shared.errors import RetryError
 
@@ -93,6 +94,24 @@ def test_chunk_is_read_back_while_later_ones_are_not_yet_written(source: Path, m
     moments = Moments(act=lambda: False)
     _copy(source, memory, should_stop)
     assert moments.calls == {True: CHUNKS + 1, False: CHUNKS + 1}
+
+
+def test_room_is_made_ahead_of_what_is_written_and_no_longer_than_the_file(memory: Path) -> None:
+    size = 40 * CHUNK_BYTES + TAIL
+    with (memory / "part").open("wb") as part:
+        room = RoomAhead(part.fileno(), size)
+
+        def made(written: int) -> int:
+            while room.step(written):
+                pass
+            assert os.fstat(part.fileno()).st_size == 0
+            return os.fstat(part.fileno()).st_blocks * 512
+
+        first = made(0)
+        assert CHUNK_BYTES < first < size // 4
+        assert made(CHUNK_BYTES) == first + CHUNK_BYTES
+        # What remains are a few bytes: a page.
+        assert made(39 * CHUNK_BYTES) == first + CHUNK_BYTES + 4096
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS + 1))

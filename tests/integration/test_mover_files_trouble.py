@@ -121,7 +121,7 @@ def far(near: Levels, monkeypatch: pytest.MonkeyPatch) -> Iterator[Levels]:
         yield near
 
 
-@pytest.mark.parametrize("size", [300_000, 3 * MEBI])
+@pytest.mark.parametrize("size", [300_000, 3 * MEBI, 6 * MEBI])
 def test_full_disk_is_retried_until_there_is_room(near: Levels, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     near.source.write_bytes(os.urandom(size))
     with mounted(near.silver, "-t", "tmpfs", "-o", "size=64k", "tmpfs") as real:
@@ -135,6 +135,32 @@ def test_full_disk_is_retried_until_there_is_room(near: Levels, size: int, monke
             assert calls.calls == (1 if size < MEBI else 0)
             subprocess.run(["mount", "-o", "remount,size=8m", near.silver], check=True)
             assert near.place().bytes == size
+
+
+@pytest.mark.parametrize("call", range(1, 8))
+def test_disk_in_memory_that_others_fill_meanwhile_is_retried(near: Levels, call: int) -> None:
+    """Whichever thread meets it: the one that writes, or the one that reads back and makes room."""
+    near.source.write_bytes(os.urandom(16 * MEBI))
+    with mounted(near.silver, "-t", "tmpfs", "-o", "size=20m", "tmpfs") as real:
+        if not real:
+            pytest.skip("needs a small file system in memory")
+        others = near.silver / "others"
+
+        def fill_up() -> None:
+            with suppress(OSError), others.open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+
+        hook = Hook(call, fill_up)
+
+        def by_the_writer() -> bool:
+            # While the other one did it, the writer might come to its end.
+            return not threading.current_thread().name.startswith("read-back") and hook()
+
+        assert near.retried(by_the_writer) == Reason.DISK_FULL
+        assert list(near.silver.iterdir()) == [others]
+        others.unlink()
+        assert near.place().bytes == 16 * MEBI
 
 
 def test_read_only_target_is_retried(near: Levels) -> None:
