@@ -6,15 +6,16 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared.keys import GROUPS, StreamName
+from shared.keys import GROUPS, PartitionKeys, StreamName
 from shared.log import Log
 from shared.patience import StoppedError, backoff_s, is_outage, pause
 from shared.reading import Reading
@@ -27,6 +28,8 @@ from shared.state.scripts import Scripts
 _BLOCK_MS = 500
 """How long a read waits: a stop is noticed within it, since a blocking read is never cancelled."""
 _LEAVE_S = 2.0
+_SIDE_BY_SIDE = 8
+"""Partitions whose streams of one name are read one after the other, so that a batch is of one kind, and full."""
 
 
 def consumer_name() -> str:
@@ -65,7 +68,7 @@ class Consumer:
         self._stop = stop
         self._contents = Contents(scripts)
         self._slots: dict[bytes, Slot] = {
-            keys.stream(name).encode(): (name, keys.partition) for keys in scripts.partitions for name in streams
+            keys.stream(name).encode(): (name, keys.partition) for name, keys in _in_turn(streams, scripts.partitions)
         }
         partitions = {stream: partition for stream, (_, partition) in self._slots.items()}
         self._reading = Reading(reader, self._group, self.name, partitions)
@@ -221,6 +224,13 @@ class Consumer:
                     if entry_id not in kept and (stream, partition, entry_id) in self._held:
                         del self._held[stream, partition, entry_id]
                         self._log.debug("no longer held", stream=stream, entry_id=entry_id.decode())
+
+
+def _in_turn(
+    streams: Sequence[StreamName], partitions: Sequence[PartitionKeys]
+) -> Iterator[tuple[StreamName, PartitionKeys]]:
+    for first in range(0, len(partitions), _SIDE_BY_SIDE):
+        yield from product(streams, partitions[first : first + _SIDE_BY_SIDE])
 
 
 def _by_slot(entries: Iterable[RawEntry]) -> dict[Slot, list[bytes]]:

@@ -9,8 +9,9 @@ from typing import Any
 from shared import metrics
 from shared.keys import StreamName
 from shared.log import Log
+from shared.state.joining import Argument
 from shared.state.moves import RawEntry
-from shared.state.scripts import Argument, Scripts
+from shared.state.scripts import Scripts
 from shared.sweep import Sweep
 
 CONSUMERS_DIED = "consumers died"
@@ -75,7 +76,7 @@ class Reclaiming:
 
     async def _reclaim(self, stream: bytes, limit: int) -> list[Any]:
         terms: list[Argument] = [self._lease_ms, self._cursors[stream], limit, self._max_attempts]
-        return list(await self._scripts.call("reclaim", [stream.decode()], [self._group, self._consumer, *terms]))
+        return list(await self._scripts.join("reclaim", [stream.decode()], [self._group, self._consumer, *terms]))
 
     def _taken(self, stream: bytes, rows: Sequence[Any]) -> list[RawEntry]:
         name, partition = self._slots[stream]

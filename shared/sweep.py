@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from shared.log import Log
-from shared.state.scripts import Argument, Scripts
+from shared.state.joining import Argument
+from shared.state.scripts import Scripts
 
 _PAGE = 100
 _DEAD_LEASES = 10
@@ -44,7 +45,7 @@ class Sweep:
         found, at = 0, "-"
         while at:
             arguments: list[Argument] = [self._group, self._consumer, self._lease_ms, at, _PAGE]
-            more, after = await self._scripts.call("adopt", [stream], arguments)
+            more, after = await self._scripts.join("adopt", [stream], arguments)
             found, at = found + more, after.decode()
         return found
 

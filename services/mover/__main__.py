@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -92,9 +93,10 @@ async def _put_back_due(runtime: Runtime[MoverSettings], moves: Moves) -> None:
     """Bring back, in time, what was put aside."""
 
     async def put_back() -> None:
-        for partition in range(runtime.settings.partitions):
-            while await moves.due(partition, _DUE_LIMIT) == _DUE_LIMIT:
-                pass
+        partitions = list(range(runtime.settings.partitions))
+        while partitions:
+            found = await asyncio.gather(*(moves.due(partition, _DUE_LIMIT) for partition in partitions))
+            partitions = [p for p, number in zip(partitions, found, strict=True) if number == _DUE_LIMIT]
 
     while not runtime.stop.is_set():
         await patiently(put_back, runtime.stop, runtime.log, "bring back what is due")

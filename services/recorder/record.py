@@ -1,4 +1,4 @@
-"""Committing placed copies: one transaction per batch, then one script call per partition."""
+"""Committing placed copies: one transaction per batch, then a step in Redis per partition."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class Contents:
     async def watch(self, name: StreamName) -> tuple[int, int, int | None]:
         """Entries, entries in the hands of consumers, and when (ms) the oldest came, over all partitions."""
         replies = await asyncio.gather(
-            *(self._scripts.call("watch", [keys.stream(name)], [GROUPS[name]]) for keys in self._scripts.partitions),
+            *(self._scripts.join("watch", [keys.stream(name)], [GROUPS[name]]) for keys in self._scripts.partitions),
         )
         oldest = [int(reply[2].partition(b"-")[0]) for reply in replies if reply[2]]
         return sum(reply[0] for reply in replies), sum(reply[1] for reply in replies), min(oldest, default=None)

@@ -12,8 +12,9 @@ import orjson
 from shared.errors import InvalidError, ReshelveError
 from shared.keys import WORK_STREAMS
 from shared.names import check_cid, is_cid
+from shared.state.joining import Argument
 from shared.state.moves import WAITED
-from shared.state.scripts import Argument, Scripts
+from shared.state.scripts import Scripts
 
 LETTER_PATTERN = r"^[0-9]{1,5}:[0-9]{1,20}-[0-9]{1,20}$"
 _LETTER = re.compile(r"([0-9]{1,5}):([0-9]{1,20})-([0-9]{1,20})")

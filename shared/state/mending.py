@@ -10,7 +10,8 @@ import orjson
 
 from shared.keys import GROUPS, PartitionKeys, StreamName
 from shared.state.contents import ContentState
-from shared.state.scripts import Argument, Scripts
+from shared.state.joining import Argument
+from shared.state.scripts import Scripts
 
 _PAGE = 500
 _VIEWS_PAGE = 20

@@ -10,7 +10,8 @@ import orjson
 from shared.errors import DeadLetterError
 from shared.keys import GROUPS, StreamName
 from shared.messages import Move, Placed, Retire
-from shared.state.scripts import Argument, Scripts
+from shared.state.joining import Argument
+from shared.state.scripts import Scripts
 
 OBSOLETE = 0
 NOT_MINE = -1
@@ -73,7 +74,7 @@ class Moves:
         arguments: list[Argument] = [GROUPS[stream], consumer, "moving" if stream == "moves" else "retiring"]
         for item in held:
             arguments += (item.entry_id, item.message.move_id)
-        return list(await self._scripts.call("start", names, arguments))
+        return list(await self._scripts.join("start", names, arguments))
 
     async def finish(self, partition: int, items: Sequence[tuple[Held, Placed]]) -> list[bool]:
         """Per item whether the move is done and the recorder told; False where the attempt is stale."""
@@ -85,7 +86,7 @@ class Moves:
             names.append(keys.content(placed.cid))
             arguments[1] = len(flat)
             arguments += (held.entry_id, placed.move_id, held.attempt, *flat)
-        return [reply == 1 for reply in await self._scripts.call("finish", names, arguments)]
+        return [reply == 1 for reply in await self._scripts.join("finish", names, arguments)]
 
     async def settle(self, partition: int, held: Sequence[Held]) -> list[int]:
         """Per item SETTLED or CAME_BACK (and up for review), or 0 where the attempt is stale."""
@@ -95,7 +96,7 @@ class Moves:
         for item in held:
             message = item.message
             arguments += (item.entry_id, message.cid, message.move_id, item.attempt, message.from_level)
-        return list(await self._scripts.call("settle", names, arguments))
+        return list(await self._scripts.join("settle", names, arguments))
 
     async def postpone(self, held: Held, wait_ms: int, error: str, *, counted: bool = True) -> bool:
         """Put the entry aside for `wait_ms`; False where the attempt is stale.
@@ -132,7 +133,7 @@ class Moves:
         """
         keys = self._scripts.partitions[partition]
         names = [keys.later, keys.stream("moves"), keys.stream("retires"), keys.dead]
-        return int(await self._scripts.call("due", names, [limit]))
+        return int(await self._scripts.join("due", names, [limit]))
 
     async def current(self, partition: int, held: Sequence[Held]) -> list[bool]:
         """Per item whether its attempt is still the content's latest; read just before what cannot be undone."""
@@ -141,7 +142,7 @@ class Moves:
         arguments: list[Argument] = []
         for item in held:
             arguments += (item.message.move_id, item.attempt)
-        return [reply == 1 for reply in await self._scripts.call("current", names, arguments)]
+        return [reply == 1 for reply in await self._scripts.join("current", names, arguments)]
 
 
 class Commitment(NamedTuple):
@@ -177,7 +178,7 @@ class Commits:
         arguments: list[Argument] = [GROUPS["placed"], not_before]
         for item in commitments:
             arguments += item
-        return list(await self._scripts.call("commit", names, arguments))
+        return list(await self._scripts.join("commit", names, arguments))
 
 
 class DeadLetters:

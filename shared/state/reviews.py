@@ -10,7 +10,8 @@ from shared.levels import COUNT_MAX, Band
 from shared.messages import Move
 from shared.state.contents import Status
 from shared.state.counts import Counted
-from shared.state.scripts import Argument, Scripts
+from shared.state.joining import Argument
+from shared.state.scripts import Scripts
 
 _LOOKED_AT = ("level", "status", "version")
 
@@ -78,13 +79,13 @@ class Reviews:
     async def claim(self, partition: int, limit: int, lease_ms: int) -> list[str]:
         """Due cids, at most `limit`; they are due again after `lease_ms` unless decided on."""
         keys = self._scripts.partitions[partition]
-        return [cid.decode() for cid in await self._scripts.call("claim", [keys.review], [limit, lease_ms])]
+        return [cid.decode() for cid in await self._scripts.join("claim", [keys.review], [limit, lease_ms])]
 
     async def look(self, partition: int, cids: Sequence[str]) -> list[Due]:
         """What is known of the contents, in their order."""
         keys = self._scripts.partitions[partition]
         names = [keys.counts, *(keys.content(cid) for cid in cids)]
-        rows = await self._scripts.call("look", names, [len(_LOOKED_AT), *_LOOKED_AT, *cids])
+        rows = await self._scripts.join("look", names, [len(_LOOKED_AT), *_LOOKED_AT, *cids])
         return [Due.of(cid, row) for cid, row in zip(cids, rows, strict=True)]
 
     async def open(self, partition: int, openings: Sequence[Opening]) -> list[bool]:
@@ -99,7 +100,7 @@ class Reviews:
             arguments[0] = len(flat)
             arguments += (move.cid, opening.version, move.from_level, move.filename, opening.base)
             arguments += (move.move_id, move.to_level, move.why, *flat)
-        return [reply == 1 for reply in await self._scripts.call("open", names, arguments)]
+        return [reply == 1 for reply in await self._scripts.join("open", names, arguments)]
 
     async def rest(self, partition: int, restings: Sequence[Resting]) -> list[int]:
         """Per item 1 rests, 2 its count left the band meanwhile and it stays up for review, 0 it changed since."""
@@ -110,7 +111,7 @@ class Reviews:
             names.append(keys.content(item.cid))
             arguments += (item.cid, item.version, item.level, item.base)
             arguments += (item.band.lo, item.band.hi, item.why, "" if item.again_ms is None else item.again_ms)
-        return list(await self._scripts.call("rest", names, arguments))
+        return list(await self._scripts.join("rest", names, arguments))
 
     async def unknown(
         self, partition: int, items: Sequence[tuple[str, str]], keep_ms: int, again_ms: int
@@ -134,4 +135,4 @@ class Reviews:
         keys = self._scripts.partitions[partition]
         names = [*names, *(keys.content(cid) for cid, _ in items)]
         arguments = [*first, *(value for item in items for value in item)]
-        return [reply == 1 for reply in await self._scripts.call(script, names, arguments)]
+        return [reply == 1 for reply in await self._scripts.join(script, names, arguments)]

@@ -14,11 +14,10 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from shared.keys import PartitionKeys, partition_of
-from shared.redis_client import servers
+from shared.redis_client import servers, together
+from shared.state.joining import Argument, Joining
 
 _LUA = Path(__file__).parent.parent / "lua"
-
-Argument = str | bytes | int | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +29,11 @@ class Script:
 
 
 @cache
-def load(name: str) -> Script:
-    """The script `shared/lua/<name>.lua`."""
+def load(name: str, *, each: bool = False) -> Script:
+    """The script `shared/lua/<name>.lua`; with `each` for several partitions at a time, see each.lua."""
     text = (_LUA / f"{name}.lua").read_text()
+    if each:
+        text = (_LUA / "each.lua").read_text().replace("-- the script\n", text, 1)
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -43,6 +44,8 @@ class Scripts:
         """`redis` answers in bytes and must not repeat commands by itself."""
         self.redis = redis
         self.partitions = [PartitionKeys(partition) for partition in range(partitions)]
+        self._joins = len(together(redis, (0, 1))) == 1
+        self._joining = Joining(alone=self.call, together=self._call_each)
 
     def of(self, cid: str) -> PartitionKeys:
         """The keys of the cid's partition."""
@@ -68,7 +71,18 @@ class Scripts:
 
     async def call(self, name: str, keys: Sequence[str], arguments: Iterable[Argument]) -> Any:
         """The script's reply. Raises redis.RedisError; whether the script ran is then unknown."""
-        script = load(name)
+        return await self._run(load(name), keys, arguments)
+
+    async def join(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """As `call`; what is asked of the script for other partitions at the same moment goes along where it can."""
+        if self._joins:
+            return await self._joining.call(name, keys, arguments)
+        return await self.call(name, keys, arguments)
+
+    async def _call_each(self, name: str, keys: Sequence[str], arguments: Iterable[Argument]) -> Any:
+        return await self._run(load(name, each=True), keys, arguments)
+
+    async def _run(self, script: Script, keys: Sequence[str], arguments: Iterable[Argument]) -> Any:
         values = (*keys, *arguments)
         try:
             return await self.redis.evalsha(script.sha, len(keys), *values)

@@ -14,7 +14,8 @@ from shared.keys import GROUPS, are_of
 from shared.levels import COUNT_MAX
 from shared.messages import Tally
 from shared.redis_client import is_down, together
-from shared.state.scripts import Argument, Scripts
+from shared.state.joining import Argument
+from shared.state.scripts import Scripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class Tallies:
         # unless increments came first, and then the total has replaced them.
         arguments: list[Argument] = [GROUPS["views"], len(ids), COUNT_MAX, len(tally.add), seen_ms, *ids]
         arguments += (*tally.add, *tally.set, *tally.add.values(), *tally.set.values())
-        reply = await self._scripts.call("tally", [keys.stream("views"), keys.review, keys.counts], arguments)
+        reply = await self._scripts.join("tally", [keys.stream("views"), keys.review, keys.counts], arguments)
         if reply[0] == b"counted":
             return Tallied("counted", reviews=reply[1])
         if reply[0] == b"stale":

@@ -14,10 +14,9 @@ Match = bytes | Callable[[bytes], bool]
 
 
 def script(name: str) -> Callable[[bytes], bool]:
-    """Matches a call of the Lua script, also the first one on an empty server, which carries its text."""
-    found = load(name)
-    sha, text = found.sha.encode(), found.text.encode()
-    return lambda request: sha in request or text in request
+    """Matches a call of the Lua script, for one partition or several, also the first one, which carries its text."""
+    signs = [sign.encode() for found in (load(name), load(name, each=True)) for sign in (found.sha, found.text)]
+    return lambda request: any(sign in request for sign in signs)
 
 
 class Trap:

@@ -8,7 +8,8 @@ import pytest
 
 from shared.keys import GROUPS
 from shared.messages import Tally
-from shared.state.scripts import Argument, Scripts
+from shared.state.joining import Argument
+from shared.state.scripts import Scripts
 from tests.consumers import consuming
 from tests.streams import PARTITIONS, P, Streams, connected
 
