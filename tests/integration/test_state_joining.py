@@ -11,9 +11,10 @@ from redis.exceptions import ResponseError
 
 from shared.redis_client import is_missing_group
 from shared.state.joining import Joining
-from shared.state.moves import Moves
+from shared.state.moves import Commits, Held, Moves
 from shared.state.reviews import Reviews
 from tests.costs.counting import commands
+from tests.samples import a_move, a_placed, cids_of, commitment_of
 from tests.streams import PARTITIONS, Streams, connected
 
 
@@ -67,6 +68,32 @@ async def test_what_a_planner_and_a_mover_ask_again_and_again_is_one_command_for
     async with commands(seen.redis) as counted:
         await ask()
     assert counted["script calls"] == 2
+
+
+async def test_a_step_of_a_batch_is_one_command_however_many_partitions_it_is_of(seen: Streams) -> None:
+    moves, commits = Moves(seen.scripts), Commits(seen.scripts)
+    held = []
+    for partition in range(PARTITIONS):
+        (cid,) = cids_of(partition, 1, PARTITIONS)
+        held.append(Held("moves", partition, b"1-1", a_move(cid), 1))
+
+    async def batch() -> None:
+        # Nobody has these: every step is refused, in each partition.
+        assert (
+            await asyncio.gather(*(moves.start("moves", h.partition, "one", [h]) for h in held)) == [[-1]] * PARTITIONS
+        )
+        assert await asyncio.gather(*(moves.current(h.partition, [h]) for h in held)) == [[False]] * PARTITIONS
+        placed = [(h, a_placed(h.message.cid)) for h in held]
+        finished = await asyncio.gather(*(moves.finish(h.partition, [(h, word)]) for h, word in placed))
+        assert finished == [[False]] * PARTITIONS
+        committing = (commits.commit(h.partition, [commitment_of(h.entry_id, word)], 0) for h, word in placed)
+        assert await asyncio.gather(*committing) == [[0]] * PARTITIONS
+        assert await asyncio.gather(*(moves.settle(h.partition, [h]) for h in held)) == [[0]] * PARTITIONS
+
+    await batch()  # loads the scripts
+    async with commands(seen.redis) as counted:
+        await batch()
+    assert counted["script calls"] == len(("start", "current", "finish", "commit", "settle"))
 
 
 async def test_large_calls_are_commands_of_their_own() -> None:
