@@ -242,11 +242,15 @@ def unpack_views(entry: Mapping[bytes, bytes]) -> Tally:
 
     Raises InvalidError for a foreign field or an entry without views.
     """
-    if not entry:
-        raise InvalidError("views entry is empty")
-    tally = Tally.empty()
+    tally = None
     for name, packed in entry.items():
         if name[:1] != b"v" or not name[1:].isdigit():
             raise InvalidError(f"views entry has the foreign field {name[:40]!r}")
-        tally.merge(Tally.unpack(packed))
+        part = Tally.unpack(packed)
+        if tally is None:
+            tally = part
+        else:
+            tally.merge(part)
+    if tally is None:
+        raise InvalidError("views entry is empty")
     return tally

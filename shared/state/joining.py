@@ -20,11 +20,8 @@ _VALUES = 4096
 class _Call:
     keys: Sequence[str]
     arguments: Sequence[Argument]
+    size: int
     reply: asyncio.Future[Any]
-
-    @property
-    def size(self) -> int:
-        return len(self.keys) + len(self.arguments)
 
 
 class Joining:
@@ -39,9 +36,13 @@ class Joining:
         self._together = together
         self._waiting: dict[str, list[_Call]] = {}
 
-    async def call(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """The script's reply. Raises redis.RedisError, this call's own; whether the script ran is then unknown."""
-        call = _Call(keys, arguments, asyncio.get_running_loop().create_future())
+    async def call(self, name: str, keys: Sequence[str], arguments: Sequence[Argument], packed: int = 0) -> Any:
+        """The script's reply. Raises redis.RedisError, this call's own; whether the script ran is then unknown.
+
+        `packed`: how many values are within the arguments, besides themselves.
+        """
+        size = len(keys) + len(arguments) + packed
+        call = _Call(keys, arguments, size, asyncio.get_running_loop().create_future())
         if name in self._waiting:
             self._waiting[name].append(call)
             return await call.reply

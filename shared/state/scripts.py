@@ -73,10 +73,13 @@ class Scripts:
         """The script's reply. Raises redis.RedisError; whether the script ran is then unknown."""
         return await self._run(load(name), keys, arguments)
 
-    async def join(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """As `call`; what is asked of the script for other partitions at the same moment goes along where it can."""
+    async def join(self, name: str, keys: Sequence[str], arguments: Sequence[Argument], *, packed: int = 0) -> Any:
+        """As `call`; what is asked of the script for other partitions at the same moment goes along where it can.
+
+        `packed`: how many values are within the arguments, besides themselves. It bounds what is joined.
+        """
         if self._joins:
-            return await self._joining.call(name, keys, arguments)
+            return await self._joining.call(name, keys, arguments, packed)
         return await self.call(name, keys, arguments)
 
     async def _call_each(self, name: str, keys: Sequence[str], arguments: Iterable[Argument]) -> Any:

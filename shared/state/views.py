@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec.msgpack import Encoder
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -16,6 +17,8 @@ from shared.messages import Tally
 from shared.redis_client import is_down, together
 from shared.state.joining import Argument
 from shared.state.scripts import Scripts
+
+_encode = Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +139,11 @@ class Tallies:
         keys = self._scripts.partitions[partition]
         # What came after a total is folded into it, so a cid's total and its increments never both stand here
         # unless increments came first, and then the total has replaced them.
-        arguments: list[Argument] = [GROUPS["views"], len(ids), COUNT_MAX, len(tally.add), seen_ms, *ids]
-        arguments += (*tally.add, *tally.set, *tally.add.values(), *tally.set.values())
-        reply = await self._scripts.join("tally", [keys.stream("views"), keys.review, keys.counts], arguments)
+        cids, numbers = (*tally.add, *tally.set), (*tally.add.values(), *tally.set.values())
+        sums = _encode((cids, numbers))
+        arguments: list[Argument] = [GROUPS["views"], len(ids), COUNT_MAX, len(tally.add), seen_ms, sums, *ids]
+        names = [keys.stream("views"), keys.review, keys.counts]
+        reply = await self._scripts.join("tally", names, arguments, packed=2 * len(cids))
         if reply[0] == b"counted":
             return Tallied("counted", reviews=reply[1])
         if reply[0] == b"stale":

@@ -197,10 +197,11 @@ async def test_when_a_content_was_viewed_last_is_known_exactly(seen: Streams, ta
     assert (await seen.content())["at"] == str(AT + 5)
 
 
-async def test_a_count_that_is_no_number_is_begun_anew(seen: Streams) -> None:
+@pytest.mark.parametrize("count", ["many views", "", "12", "-5 1", "nan 1 1000 2000", " 7 1"])
+async def test_a_count_that_is_no_number_is_begun_anew(seen: Streams, count: str) -> None:
     """An error in the midst of a script would leave the entries acknowledged and half of the contents uncounted."""
     await seen.put_content(CID, **BAND)
-    await seen.redis.hset(seen.keys().counts, CID, "many views")
+    await seen.redis.hset(seen.keys().counts, CID, count)
     entries = await handed(seen, add(**{CID: 1100, OTHER: 2}))
     await apply(seen, entries, add(**{CID: 1100, OTHER: 2}))
     assert ((await seen.content())["count"], (await seen.content(OTHER))["count"]) == ("1100", "2")
@@ -231,6 +232,8 @@ async def test_while_a_relocation_is_open_views_count_and_ask_for_nothing(seen: 
 @pytest.mark.parametrize(
     ("count", "tally", "after"),
     [
+        (2**31 - 2, add(**{CID: 1}), 2**31 - 1),
+        (2**31 - 1, add(**{CID: 1}), 2**31),
         (COUNT_MAX, add(**{CID: 1}), COUNT_MAX),
         (COUNT_MAX - 1, add(**{CID: 1}), COUNT_MAX),
         (COUNT_MAX - 2, add(**{CID: 1}), COUNT_MAX - 1),
