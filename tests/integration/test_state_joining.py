@@ -111,6 +111,9 @@ async def test_large_calls_are_commands_of_their_own() -> None:
     sizes = (3000, 500, 500, 4000, 10, 10, 9000)
     await asyncio.gather(*(joining.call("x", ["key"], [0] * size) for size in sizes))
     assert asked == [3, 3, 1]
+    asked.clear()
+    await asyncio.gather(*(joining.call("x", ["key"], [0], packed=size) for size in sizes))
+    assert asked == [3, 3, 1]
 
 
 async def test_a_caller_that_is_cancelled_leaves_the_others_with_an_error_that_says_nothing_of_their_work() -> None:
