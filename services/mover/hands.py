@@ -17,6 +17,8 @@ from shared.state.moves import Held, RawEntry
 
 MOST = 512
 """So many entries at most are taken as one batch: beyond that, a batch takes longer and each of them costs no less."""
+_AT_ONCE = 2
+"""Batches of that size: one is with the files while the other is with Redis."""
 _DESCRIPTORS_EACH = 4
 _DESCRIPTORS_KEPT = 256
 
@@ -31,13 +33,13 @@ class Handler(Protocol):
 
 
 def most_together() -> int:
-    """How many entries may be at work at once with the descriptors that this process may open: it takes all it can."""
+    """How many entries a batch may have with the descriptors that this process may open: it takes all it can."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard == resource.RLIM_INFINITY:
         return MOST
-    return max(1, min(MOST, (hard - _DESCRIPTORS_KEPT) // _DESCRIPTORS_EACH))
+    return max(1, min(MOST, (hard - _DESCRIPTORS_KEPT) // (_AT_ONCE * _DESCRIPTORS_EACH)))
 
 
 class Hands:
@@ -93,11 +95,9 @@ class Hands:
         """How many entries may be taken: none where they would make a batch too small to be worth it."""
         if len(self._alone) >= self._concurrency:
             return 0
-        room = self._limit - self._in_batches
         if self._limit > self._concurrency:
-            # Two batches at a time: one is with the files while the other is with Redis.
-            return room if room >= self._limit // 2 else 0
-        return room - len(self._alone)
+            return self._limit if self._in_batches <= (_AT_ONCE - 1) * self._limit else 0
+        return self._limit - self._in_batches - len(self._alone)
 
     def _begin(self, handler: Handler, entries: Sequence[RawEntry]) -> None:
         if entries:
