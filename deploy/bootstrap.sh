@@ -4,7 +4,7 @@
 #
 #   deploy/bootstrap.sh tools    the virtual environment only
 #   deploy/bootstrap.sh demo     and a MariaDB server, unless RESHELVE_MYSQL_URL names one
-#   deploy/bootstrap.sh test     and a MariaDB server, a Redis with TLS, strace, Prometheus: the tests need the programs themselves
+#   deploy/bootstrap.sh test     and a MariaDB server, a Redis with TLS, strace, curl, Prometheus: the tests need the programs themselves
 #   deploy/bootstrap.sh bench    and a MariaDB server, redis-benchmark, rsync, rclone, mkfs.ext4, and the rivals' environments
 set -eu
 cd "$(dirname "$0")/.."
@@ -94,6 +94,8 @@ fi
 if needs_mysql_server; then set -- "$@" mariadb-server-core mariadb-client-core; fi
 # The fault suite makes system calls fail, and ends a mover between any two of them.
 if [ "$purpose" = test ] && ! command -v strace >/dev/null; then set -- "$@" strace; fi
+# The README's tour is run as it is written.
+if [ "$purpose" = test ] && ! command -v curl >/dev/null; then set -- "$@" curl; fi
 # The Redis of the wheel speaks no TLS. Debian's redis-tools has the server's program (as redis-check-rdb: it goes by its
 # name) without starting one, as the package redis-server would.
 if [ "$purpose" = test ] && ! command -v redis-server >/dev/null && ! command -v redis-check-rdb >/dev/null; then
