@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -29,6 +29,7 @@ from cli.migrate import migrate, sample_levels
 from cli.servers import INSTALL_MYSQL, INSTALL_REDIS, PrivateMySQL, PrivateRedis, find_mysql_server, find_redis_server
 from shared.mysql_url import parse_mysql_url
 from tests.accounts import Accounts
+from tests.streams import Streams, connected
 
 T = TypeVar("T")
 
@@ -77,6 +78,15 @@ def redis_db(redis_url: str) -> str:
         with redis.Redis.from_url(with_redis_database(redis_url, 0)) as client:
             client.expire(lease_key(database), LEASE_S)
     return redis_url
+
+
+@pytest.fixture
+async def seen(redis_db: str) -> AsyncIterator[Streams]:
+    """An empty Redis with the streams and their groups."""
+    async with connected(redis_db) as scripts:
+        streams = Streams(scripts)
+        await streams.make_groups()
+        yield streams
 
 
 @contextmanager

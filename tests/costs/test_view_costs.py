@@ -6,7 +6,7 @@ Commands that scripts run are counted too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from shared.state.views import Part, Tallies, Views
 from tests.consumers import Lines, consuming, until
 from tests.loops import at_work
 from tests.samples import cids_of
-from tests.streams import PARTITIONS, P, Streams, connected, now_ms
+from tests.streams import PARTITIONS, P, Streams, now_ms
 
 CONTENTS = 500
 ENTRIES = 20
@@ -37,14 +37,6 @@ def redis_db(tmp_path: Path) -> Iterator[str]:
     """A server of our own: its statistics know no one else's commands."""
     with PrivateRedis.start(tmp_path / "redis") as server:
         yield server.url
-
-
-@pytest.fixture
-async def seen(redis_db: str) -> AsyncIterator[Streams]:
-    async with connected(redis_db) as scripts:
-        streams = Streams(scripts)
-        await streams.make_groups()
-        yield streams
 
 
 async def calls(redis: Any) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from shared.messages import Move, Placed, Retire
 from shared.state.dead_letters import DeadLetterQueue, Filter, GoneError, Letter, LetterId, RefusedError
 from shared.state.moves import WAITED, DeadLetters, Held, Moves
 from tests.samples import a_move, a_placed, a_retire, cids_of
-from tests.streams import CID, PARTITIONS, P, Streams, connected
+from tests.streams import CID, PARTITIONS, P, Streams
 
 Message = Move | Placed | Retire
 BY_STREAM: dict[StreamName, tuple[Callable[..., Message], str, str]] = {
@@ -23,14 +23,6 @@ BY_STREAM: dict[StreamName, tuple[Callable[..., Message], str, str]] = {
     "retires": (a_retire, "retiring", "retiring"),
 }
 """What lies on the stream, the status while it is worked on, and the one after a retry."""
-
-
-@pytest.fixture
-async def seen(redis_db: str) -> AsyncIterator[Streams]:
-    async with connected(redis_db) as scripts:
-        streams = Streams(scripts)
-        await streams.make_groups()
-        yield streams
 
 
 @pytest.fixture

@@ -7,25 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-
-import pytest
 
 from shared.consume import Consumer
 from shared.keys import GROUPS
 from shared.state.moves import RawEntry
 from tests.consumers import Lines, consuming, until
-from tests.streams import P, Streams, connected
+from tests.streams import P, Streams
 
 LEASE_MS = 300
-
-
-@pytest.fixture
-async def seen(redis_db: str) -> AsyncIterator[Streams]:
-    async with connected(redis_db) as scripts:
-        streams = Streams(scripts)
-        await streams.make_groups()
-        yield streams
 
 
 async def orphaned(seen: Streams, number: int) -> list[bytes]:

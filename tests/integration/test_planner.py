@@ -25,17 +25,9 @@ from shared.state.views import Tallies
 from tests.consumers import Lines, until
 from tests.loops import at_work
 from tests.samples import SAMPLE_LEVELS, cids_of
-from tests.streams import CID, OTHER, PARTITIONS, THIRD, P, Streams, connected, now_ms
+from tests.streams import CID, OTHER, PARTITIONS, THIRD, P, Streams, now_ms
 from tests.tables import Tables
 from tests.wire import Lost, Wire
-
-
-@pytest.fixture
-async def seen(redis_db: str) -> AsyncIterator[Streams]:
-    async with connected(redis_db) as scripts:
-        streams = Streams(scripts)
-        await streams.make_groups()
-        yield streams
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,9 @@ from shared.settings import SecretStr
 from tests.consumers import until
 from tests.loops import at_work
 from tests.samples import a_placed, cids_of
-from tests.streams import CID, OTHER, PARTITIONS, THIRD, Streams, connected
+from tests.streams import CID, OTHER, PARTITIONS, THIRD, Streams
 from tests.tables import Tables
 from tests.wire import Lost, Wire
-
-
-@pytest.fixture
-async def seen(redis_db: str) -> AsyncIterator[Streams]:
-    async with connected(redis_db) as scripts:
-        streams = Streams(scripts)
-        await streams.make_groups()
-        yield streams
 
 
 def settings_of(redis_url: str, mysql_url: str, lease_ms: int = 30_000) -> RecorderSettings:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -9,17 +9,9 @@ from shared.keys import StreamName
 from shared.messages import Move, Placed, Retire
 from shared.state.moves import DeadLetters, Held, RawEntry
 from tests.samples import a_move, a_placed, a_retire
-from tests.streams import CID, OTHER, P, Streams, connected, now_ms
+from tests.streams import CID, OTHER, P, Streams, now_ms
 
 ERROR = DeadLetterError("target exists", "silver has another file dir/x")
-
-
-@pytest.fixture
-async def seen(redis_db: str) -> AsyncIterator[Streams]:
-    async with connected(redis_db) as scripts:
-        streams = Streams(scripts)
-        await streams.make_groups()
-        yield streams
 
 
 async def a_held(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -15,15 +14,7 @@ from shared.state.moves import Commits, Held, Moves
 from shared.state.reviews import Reviews
 from tests.costs.counting import commands
 from tests.samples import a_move, a_placed, cids_of, commitment_of
-from tests.streams import PARTITIONS, Streams, connected
-
-
-@pytest.fixture
-async def seen(redis_db: str) -> AsyncIterator[Streams]:
-    async with connected(redis_db) as scripts:
-        streams = Streams(scripts)
-        await streams.make_groups()
-        yield streams
+from tests.streams import PARTITIONS, Streams
 
 
 def watch(seen: Streams, partition: int) -> asyncio.Future[list[object]]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -11,16 +11,7 @@ from shared.messages import Tally
 from shared.state.joining import Argument
 from shared.state.scripts import Scripts
 from tests.consumers import consuming
-from tests.streams import PARTITIONS, P, Streams, connected
-
-
-@pytest.fixture
-async def seen(redis_db: str) -> AsyncIterator[Streams]:
-    async with connected(redis_db) as scripts:
-        streams = Streams(scripts)
-        await streams.make_groups()
-        yield streams
-
+from tests.streams import PARTITIONS, P, Streams
 
 LEASE_MS = 400
 SUSPECT = 5

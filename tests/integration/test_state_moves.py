@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Literal
 
 import pytest
@@ -9,17 +8,9 @@ import pytest
 from shared.messages import Move, Placed, Retire
 from shared.state.moves import CAME_BACK, FLIP_FLOP_MS, NOT_MINE, OBSOLETE, SETTLED, Commits, Held, Moves
 from tests.samples import a_move, a_placed, a_retire, commitment_of, retire_of
-from tests.streams import CID, OTHER, THIRD, P, Streams, connected, now_ms
+from tests.streams import CID, OTHER, THIRD, P, Streams, now_ms
 
 HOSTILE = 'dir/"quotes" \\back\\ \u2028 é 日本 🎬 \x01\x1f\x7f\t\n{}[],: %s'
-
-
-@pytest.fixture
-async def seen(redis_db: str) -> AsyncIterator[Streams]:
-    async with connected(redis_db) as scripts:
-        streams = Streams(scripts)
-        await streams.make_groups()
-        yield streams
 
 
 def as_fields(message: Move | Placed | Retire) -> dict[str, str]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -9,20 +8,12 @@ import pytest
 from shared.levels import COUNT_MAX, UNBOUNDED, Band
 from shared.state.reviews import Due, Opening, Resting, Reviews
 from tests.samples import a_move, cids_of
-from tests.streams import CID, OTHER, PARTITIONS, THIRD, P, Streams, connected, now_ms
+from tests.streams import CID, OTHER, PARTITIONS, THIRD, P, Streams, now_ms
 
 REFUSING = ["update", "moving", "done", "retiring", "failed", "forgotten"]
 TAKING = ["idle", "unknown"]
 SILVER = Band(1000, 2000)
 KEEP_MS, AGAIN_MS = 100_000, 50_000
-
-
-@pytest.fixture
-async def seen(redis_db: str) -> AsyncIterator[Streams]:
-    async with connected(redis_db) as scripts:
-        streams = Streams(scripts)
-        await streams.make_groups()
-        yield streams
 
 
 def is_now(ms: int) -> bool:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -10,19 +10,11 @@ from shared.messages import Tally
 from shared.state.moves import RawEntry
 from shared.state.views import Tallied, Tallies
 from tests.samples import cids_of
-from tests.streams import CID, OTHER, PARTITIONS, P, Streams, connected, now_ms
+from tests.streams import CID, OTHER, PARTITIONS, P, Streams, now_ms
 
 AT = 1_700_000_000_000
 COUNTED_NEW = Tallied("counted", reviews=1)
 COUNTED = Tallied("counted", reviews=0)
-
-
-@pytest.fixture
-async def seen(redis_db: str) -> AsyncIterator[Streams]:
-    async with connected(redis_db) as scripts:
-        streams = Streams(scripts)
-        await streams.make_groups()
-        yield streams
 
 
 def add(**views: int) -> Tally:

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from shared.state.moves import Held, Moves
 from tests.samples import a_move, a_placed
-from tests.streams import CID, Streams, connected, now_ms
-
-
-@pytest.fixture
-async def seen(redis_db: str) -> AsyncIterator[Streams]:
-    async with connected(redis_db) as scripts:
-        streams = Streams(scripts)
-        await streams.make_groups()
-        yield streams
+from tests.streams import CID, Streams, now_ms
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-
-import pytest
+from collections.abc import Sequence
 
 from services.planner.tally import Tallying
 from shared.messages import Tally
@@ -13,7 +11,7 @@ from shared.state.moves import DeadLetters, RawEntry
 from shared.state.scripts import Scripts
 from shared.state.views import Tallied, Tallies
 from tests.consumers import Lines, consuming
-from tests.streams import CID, P, Streams, connected
+from tests.streams import CID, P, Streams
 
 
 class HeldUp(Tallies):
@@ -28,14 +26,6 @@ class HeldUp(Tallies):
         self.asked.set()
         await self.go.wait()
         return await super().apply(partition, ids, tally, seen_ms)
-
-
-@pytest.fixture
-async def seen(redis_db: str) -> AsyncIterator[Streams]:
-    async with connected(redis_db) as scripts:
-        streams = Streams(scripts)
-        await streams.make_groups()
-        yield streams
 
 
 async def counted(seen: Streams, redis_db: str, *, first: Sequence[RawEntry], then: Sequence[RawEntry]) -> str:
