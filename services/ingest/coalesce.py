@@ -18,7 +18,7 @@ from shared.log import Log
 from shared.messages import Tally
 from shared.patience import backoff_s
 from shared.redis_client import is_down
-from shared.state.views import DeadlineError, Part, TakenPartlyError, Views
+from shared.state.views import NO_BATCH, Batch, DeadlineError, Part, Parts, TakenPartlyError, Views
 
 _BATCH_LIFE_MS = 600_000
 """Long beyond any deadline: a repeated batch finds its marker."""
@@ -32,7 +32,6 @@ _SHORT_S = 0.2
 _LATE = UnavailableError("Redis did not answer in time: nothing was taken in, repeat later")
 
 Answer = asyncio.Future[UnavailableError | None]
-Parts = Mapping[int, Sequence[Part]]
 
 
 class _Load:
@@ -65,13 +64,11 @@ class _Load:
         for event in intake.events:
             self._parts[event.partition].append(Part(event.marker, self._key_life_ms, event.packed))
 
-    def parts(self) -> Parts:
-        """Views without a marker are summed into one part per partition; the others are parts of their own."""
+    def packed(self) -> tuple[Parts, Batch]:
+        """Views without a marker are summed into one batch; the others are parts of their own."""
         self._sum_up()
-        batch = f"b-{uuid4().hex}"
-        for partition, tallies in self._tallies.items():
-            self._parts[partition].append(Part(batch, _BATCH_LIFE_MS, merged(tallies).pack()))
-        return self._parts
+        sums = {partition: merged(tallies).pack() for partition, tallies in self._tallies.items()}
+        return self._parts, Batch(f"b-{uuid4().hex}", _BATCH_LIFE_MS, sums) if sums else NO_BATCH
 
     def _add_tallies(self, tallies: Mapping[int, Tally]) -> None:
         if self._counted and any(tally.set for tally in tallies.values()):
@@ -175,7 +172,7 @@ class Publisher:
             if load.deadline - asyncio.get_running_loop().time() <= _short(self._deadline_s):
                 refusal: UnavailableError | None = _LATE
             else:
-                refusal = await self._send(load.parts(), load.deadline)
+                refusal = await self._send(*load.packed(), load.deadline)
         except Exception as error:  # noqa: BLE001  # handed to those who wait for the answer
             for answer in load.waiting:
                 if not answer.done():
@@ -185,8 +182,8 @@ class Publisher:
             if not answer.done():
                 answer.set_result(refusal)
 
-    async def _send(self, parts: Parts, deadline: float) -> UnavailableError | None:
-        """Repeat the same parts, with the same markers, until Redis has taken them in or the deadline is over.
+    async def _send(self, parts: Parts, batch: Batch, deadline: float) -> UnavailableError | None:
+        """Repeat the same, with the same markers, until Redis has taken all of it in or the deadline is over.
 
         Raises redis.RedisError where Redis says that the command itself is wrong.
         """
@@ -196,7 +193,7 @@ class Publisher:
                 # The deadline bounds what we wait for, and Redis' copy of it what a command does that got stuck on
                 # its way: nothing is taken in after we gave up.
                 async with asyncio.timeout_at(deadline + _SHORT_S):
-                    await self._views.publish(parts, self._gate.redis_ms(deadline))
+                    await self._views.publish(parts, batch, deadline_ms=self._gate.redis_ms(deadline))
             except DeadlineError:
                 return _refusal("Redis got the views too late", failures)
             except (RedisError, TimeoutError, TakenPartlyError) as error:

@@ -30,6 +30,20 @@ class Part:
     packed: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Views of any number of partitions that are taken in together, once for their `marker`: `packed` per partition."""
+
+    marker: str
+    life_ms: int
+    packed: Mapping[int, bytes]
+
+
+NO_BATCH = Batch("", 0, {})
+Parts = Mapping[int, Sequence[Part]]
+"""By partition."""
+
+
 class DeadlineError(Exception):
     """The command reached Redis after its deadline; nothing was taken in."""
 
@@ -45,15 +59,18 @@ class Views:
         """All writes go through `scripts`."""
         self._scripts = scripts
 
-    async def publish(self, parts: Mapping[int, Sequence[Part]], deadline_ms: int = 0) -> int:
-        """Take in the parts of each partition; returns how many parts were new. Repeating adds nothing.
+    async def publish(self, parts: Parts, batch: Batch = NO_BATCH, *, deadline_ms: int = 0) -> int:
+        """Take in the parts of each partition, then the batch; returns how many tallies were new. Repeating adds none.
 
         On one Redis all partitions or none. On a cluster each partition for itself: TakenPartlyError says that some are
         in, and a repetition with the same markers brings in the others. Raises DeadlineError where Redis' clock was
         past `deadline_ms` (0: never), redis.RedisError where the outcome is unknown or nothing happened.
         """
-        groups = together(self._scripts.redis, parts)
-        calls = (self._publish_together({p: parts[p] for p in group}, deadline_ms) for group in groups)
+        return await self._publish(sorted(parts.keys() | batch.packed.keys()), parts, batch, deadline_ms)
+
+    async def _publish(self, partitions: Sequence[int], parts: Parts, batch: Batch, deadline_ms: int) -> int:
+        groups = together(self._scripts.redis, partitions)
+        calls = (self._publish_together(group, parts, batch, deadline_ms) for group in groups)
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         taken = sum(outcome for outcome in outcomes if isinstance(outcome, int))
         failures = sorted((outcome for outcome in outcomes if isinstance(outcome, BaseException)), key=_gravity)
@@ -67,22 +84,25 @@ class Views:
         late = [
             p for group, outcome in zip(groups, outcomes, strict=True) if not isinstance(outcome, int) for p in group
         ]
-        return taken + await self.publish({p: parts[p] for p in late})
+        return taken + await self._publish(late, parts, batch, 0)
 
-    async def _publish_together(self, parts: Mapping[int, Sequence[Part]], deadline_ms: int) -> int:
+    async def _publish_together(self, group: Sequence[int], parts: Parts, batch: Batch, deadline_ms: int) -> int:
         """The partitions of one group, in one script: it looks at the clock once for all of them."""
         names: list[str] = []
-        arguments: list[Argument] = [deadline_ms]
-        for partition, items in parts.items():
-            keys = self._scripts.partitions[partition]
+        arguments: list[Argument] = [deadline_ms, batch.life_ms]
+        for partition in group:
+            keys, items = self._scripts.partitions[partition], parts.get(partition, ())
             names += [keys.stream("views"), *(keys.seen(part.marker) for part in items)]
             arguments.append(len(items))
             for part in items:
                 arguments += (part.life_ms, part.packed)
+            arguments.append(batch.packed.get(partition, b""))
+        if batch.life_ms:
+            names.append(self._scripts.partitions[group[0]].seen(batch.marker))
         reply = await self._scripts.call("publish", names, arguments)
         if reply[0] == 0:
             raise DeadlineError
-        return sum(reply[1:])
+        return int(reply[1])
 
     async def remember(self, key: str, digest: str, life_ms: int) -> str:
         """The digest that came first with this Idempotency-Key: this one, or the one it was first used with."""

@@ -62,7 +62,7 @@ async def spent(redis: Redis, work: Callable[[], Awaitable[None]]) -> Spent:
 
 
 async def test_single_views_share_their_commands(ingest: Running) -> None:
-    """64 clients, a view per request: reached 0.03 scripts and 0.35 commands a view; each view alone takes 1 and 4."""
+    """64 clients, a view per request: reached 0.03 scripts and 0.25 commands a view; each view alone takes 1 and 4."""
 
     async def client(number: int) -> None:
         for turn in range(_ROUNDS):
@@ -75,11 +75,11 @@ async def test_single_views_share_their_commands(ingest: Running) -> None:
     cost, views = await spent(ingest.scripts.redis, work), _CONNECTIONS * _ROUNDS
     assert sum((await taken_in(ingest.scripts)).add.values()) == views
     assert cost.scripts <= 0.08 * views, cost
-    assert cost.all <= 0.8 * views, cost
+    assert cost.all <= 0.6 * views, cost
 
 
 async def test_a_large_body_costs_an_entry_per_partition(ingest: Running) -> None:
-    """1000 views in a request: one script, one marker and one entry per partition, whatever the number of views."""
+    """1000 views in a request: one script, one marker, and one entry per partition, whatever the number of views."""
     body = b"\n".join(b'{"cid": "c%d"}' % (n % 97) for n in range(_NDJSON_VIEWS))
 
     async def work() -> None:
@@ -90,5 +90,5 @@ async def test_a_large_body_costs_an_entry_per_partition(ingest: Running) -> Non
     assert sum((await taken_in(ingest.scripts)).add.values()) == _ROUNDS * _NDJSON_VIEWS
     assert cost.scripts == _ROUNDS, cost
     assert cost.entries <= _ROUNDS * partitions, cost
-    # The script itself, its look at the clock (another by ingest twice a second), and SET and XADD per partition.
-    assert cost.all <= _ROUNDS * (4 + 2 * partitions), cost
+    # The script itself, its look at the clock (another by ingest twice a second), SET, and XADD per partition.
+    assert cost.all <= _ROUNDS * (4 + partitions), cost

@@ -21,7 +21,7 @@ from shared.keys import WORK_STREAMS
 from shared.messages import Tally
 from shared.state.contents import Contents
 from shared.state.dead_letters import DeadLetterQueue, Filter, LetterId, RefusedError
-from shared.state.views import Part, Views
+from shared.state.views import NO_BATCH, Batch, Part, Views
 from tests.faults.model_consumer import Bench, Consumer, P, pick
 from tests.faults.model_guarantees import Sight
 from tests.faults.model_mover import Attempt, Mover, Recorder
@@ -49,7 +49,7 @@ class Faults(RuleBasedStateMachine):
         self.bench.do(Contents(self.bench.scripts).make_groups(WORK_STREAMS))
         self.world = ModelWorld(dict(START))
         self.accepted: list[Tally] = []
-        self.markers: list[tuple[str, bytes]] = []
+        self.markers: list[tuple[str, bytes, bool]] = []
         self.bases: dict[str, int] = {}
         self.sound = True
         self.planners = [Planner(name, ["views"], self.bench, self.world) for name in "AB"]
@@ -58,13 +58,18 @@ class Faults(RuleBasedStateMachine):
 
     # --- views ---
 
-    @rule(cid=st.sampled_from(list(START)), total=st.booleans(), n=st.sampled_from([1, 900, 1100, 2500]))
-    def report(self, cid: str, total: bool, n: int) -> None:
+    @rule(
+        cid=st.sampled_from(list(START)),
+        total=st.booleans(),
+        n=st.sampled_from([1, 900, 1100, 2500]),
+        alone=st.booleans(),
+    )
+    def report(self, cid: str, total: bool, n: int, alone: bool) -> None:
         tally = Tally.empty()
         (tally.total if total else tally.views)(cid, n)
         tally.views("c1", 1)
         marker = f"m{len(self.markers)}"
-        self.markers.append((marker, tally.pack()))
+        self.markers.append((marker, tally.pack(), alone))
         assert self._publish(*self.markers[-1]) == 1
         self.accepted.append(tally)
 
@@ -73,8 +78,10 @@ class Faults(RuleBasedStateMachine):
     def report_again(self, number: int) -> None:
         assert self._publish(*pick(self.markers, number)) == 0, "G1: a repeated report was taken in"
 
-    def _publish(self, marker: str, packed: bytes) -> int:
-        return self.bench.do(Views(self.bench.scripts).publish({P: [Part(marker, 600_000, packed)]}))
+    def _publish(self, marker: str, packed: bytes, alone: bool) -> int:
+        parts = {P: [Part(marker, 600_000, packed)]} if alone else {}
+        batch = NO_BATCH if alone else Batch(marker, 600_000, {P: packed})
+        return self.bench.do(Views(self.bench.scripts).publish(parts, batch))
 
     @rule(who=which, limit=st.integers(1, 3), counts=st.booleans())
     def read_views(self, who: int, limit: int, counts: bool) -> None:
@@ -187,7 +194,7 @@ class Faults(RuleBasedStateMachine):
 
     @rule(who=which, cid=st.sampled_from(list(START)), n=st.sampled_from([10, 1100, 2500]), last=st.integers(3, LAST))
     def travel(self, who: int, cid: str, n: int, last: int) -> None:
-        self.report(cid, total=True, n=n)
+        self.report(cid, total=True, n=n, alone=False)
         self.turn(who, last)
 
     @rule(who=which, last=st.integers(1, LAST))

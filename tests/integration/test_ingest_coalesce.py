@@ -88,6 +88,7 @@ async def test_concurrent_requests_become_one_entry_per_partition(mortal: Script
     assert await commands(mortal.redis, "evalsha") == before + 1
     for keys in mortal.partitions:
         assert await mortal.redis.xlen(keys.stream("views")) <= 2
+    assert len([marker async for marker in mortal.redis.scan_iter("reshelve:*:seen:*")]) == 2
     tally = await taken_in(mortal)
     assert tally.add == {**{str(n): 1 for n in range(200)}, "0": 2, "x": 402}
 

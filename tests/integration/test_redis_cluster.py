@@ -19,7 +19,7 @@ from shared.redis_client import connect, is_down, servers
 from shared.state.contents import Contents
 from shared.state.mending import Mending
 from shared.state.scripts import Scripts
-from shared.state.views import Part, TakenPartlyError, Views
+from shared.state.views import Batch, Part, TakenPartlyError, Views
 from tests.cli_running import reshelve
 from tests.conftest import run_in_thread
 from tests.consumers import consuming
@@ -108,7 +108,9 @@ async def test_views_whose_partitions_are_partly_away_are_taken_in_once_when_rep
     nodes: RedisNodes, seen: Streams
 ) -> None:
     """Fails without the markers (twice), or where the failure of one partition hides that others took theirs in."""
-    parts = {p: [Part("m", 600_000, Tally({cids_of(p, 1)[0]: 5}, {}).pack())] for p in range(PARTITIONS)}
+    packed = {p: Tally({cids_of(p, 1)[0]: 5}, {}).pack() for p in range(PARTITIONS)}
+    parts = {p: [Part("m", 600_000, packed[p])] for p in packed}
+    batch = Batch("b", 600_000, packed)
     views = Views(seen.scripts)
     await seen.redis.hget(META, "partitions")  # the map of the slots is known from here on
     away = nodes.master_of(seen.keys(P).stream("views"))
@@ -116,24 +118,24 @@ async def test_views_whose_partitions_are_partly_away_are_taken_in_once_when_rep
     assert 0 < len(there) < len(parts)
     await asyncio.to_thread(away.kill)
     with pytest.raises(TakenPartlyError) as partly:
-        await views.publish(parts)
+        await views.publish(parts, batch)
     assert is_down(partly.value.__cause__ or partly.value)
     with pytest.raises(RedisError):
         await views.publish({P: parts[P]})
-    assert await repeated(views, parts) == len(parts) - len(there)
-    assert await views.publish(parts) == 0
+    assert await repeated(views, parts, batch) == 2 * (len(parts) - len(there))
+    assert await views.publish(parts, batch) == 0
     for p in parts:
         assert len(await seen.entries("views", p)) == 1
     await asyncio.to_thread(away.start)
     await asyncio.to_thread(nodes.wait_until_well)
 
 
-async def repeated(views: Views, parts: dict[int, list[Part]]) -> int:
+async def repeated(views: Views, parts: dict[int, list[Part]], batch: Batch) -> int:
     """Until a replica has taken over."""
     deadline = time.monotonic() + 20
     while True:
         try:
-            return await views.publish(parts)
+            return await views.publish(parts, batch)
         except (TakenPartlyError, RedisError):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.1)

@@ -10,7 +10,7 @@ from cli.servers import PrivateRedis
 from shared.keys import partition_of
 from shared.messages import Tally, unpack_views
 from shared.redis_client import is_down
-from shared.state.views import DeadlineError, Part, Views
+from shared.state.views import Batch, DeadlineError, Part, Views
 from tests.streams import CID, PARTITIONS, P, Streams, connected, now_ms
 
 LIFE_MS = 60_000
@@ -24,6 +24,10 @@ async def seen(redis_db: str) -> AsyncIterator[Streams]:
 
 def part(marker: str, cid: str = CID, views: int = 1) -> Part:
     return Part(marker, LIFE_MS, Tally({cid: views}, {}).pack())
+
+
+def batch(marker: str, *partitions: int, views: int = 1) -> Batch:
+    return Batch(marker, LIFE_MS, {p: Tally({f"of-{p}": views}, {}).pack() for p in partitions})
 
 
 async def tally_of(seen: Streams, partition: int = P) -> Tally:
@@ -76,32 +80,67 @@ async def test_markers_of_two_partitions_do_not_meet(seen: Streams) -> None:
     assert [len(await seen.entries("views", p)) for p in range(PARTITIONS)] == [1] * PARTITIONS
 
 
+async def test_a_batch_has_one_marker_for_all_its_partitions(seen: Streams) -> None:
+    """One each were a key per partition and load, each living for minutes."""
+    views = Views(seen.scripts)
+    assert await views.publish({}, batch("a", *range(PARTITIONS), views=3)) == PARTITIONS
+    for p in range(PARTITIONS):
+        assert await tally_of(seen, p) == Tally({f"of-{p}": 3}, {})
+    (marker,) = [name async for name in seen.redis.scan_iter("reshelve:*:seen:*")]
+    assert LIFE_MS - 5000 < await seen.redis.pttl(marker) <= LIFE_MS
+    before = await seen.everything()
+    assert await views.publish({}, batch("a", *range(PARTITIONS), views=3)) == 0
+    assert await seen.everything() == before
+    assert await views.publish({}, batch("b", 1)) == 1
+
+
+async def test_a_batch_stands_behind_the_parts_of_its_partition(seen: Streams) -> None:
+    views = Views(seen.scripts)
+    parts = {P: [part("x", "first"), part("y", "second")], 3: [part("x", "alone")]}
+    assert await views.publish(parts, batch("a", 0, P)) == 5
+    packed = ['{"add":{"first":1}}', '{"add":{"second":1}}', f'{{"add":{{"of-{P}":1}}}}']
+    assert await seen.entries("views") == [{f"v{n}": tally for n, tally in enumerate(packed, 1)}]
+    assert [len(await seen.entries("views", p)) for p in range(PARTITIONS)] == [1, 0, 1, 1]
+
+
+async def test_what_is_known_of_parts_and_batch_is_told_apart(seen: Streams) -> None:
+    """A client's repetition comes with the views of others, and a batch is repeated with parts that are known."""
+    views = Views(seen.scripts)
+    await views.publish({P: [part("x", views=5)]}, batch("a", 0, P))
+    assert await views.publish({P: [part("x", views=5)]}, batch("b", 0, P)) == 2
+    assert await views.publish({P: [part("x", views=5), part("y", views=10)]}, batch("b", 0, P)) == 1
+    assert await tally_of(seen) == Tally({CID: 15, f"of-{P}": 2}, {})
+    assert await tally_of(seen, 0) == Tally({"of-0": 2}, {})
+
+
 async def test_a_full_server_takes_in_nothing_and_later_everything(tmp_path: Path) -> None:
     """All partitions or none: no marker may stay behind without its views."""
     with PrivateRedis.start(tmp_path) as server:
         async with connected(server.url) as scripts:
             seen, views = Streams(scripts), Views(scripts)
-            parts = {p: [part("a")] for p in range(PARTITIONS)}
+            parts, sums = {p: [part("a")] for p in range(PARTITIONS)}, batch("b", *range(PARTITIONS))
             await views.publish({P: [part("before")]})
             before = await seen.everything()
             await seen.redis.config_set("maxmemory", 1)
             with pytest.raises(RedisError) as full:
-                await views.publish(parts)
+                await views.publish(parts, sums)
             assert is_down(full.value)
             await seen.redis.config_set("maxmemory", 0)
             assert await seen.everything() == before
-            assert await views.publish(parts) == PARTITIONS
+            assert await views.publish(parts, sums) == 2 * PARTITIONS
 
 
 async def test_past_its_deadline_nothing_is_taken_in(seen: Streams) -> None:
     before = await seen.everything()
+    parts = {0: [part("a")], P: [part("a"), part("b")]}
     with pytest.raises(DeadlineError):
-        await Views(seen.scripts).publish({0: [part("a")], P: [part("a"), part("b")]}, deadline_ms=now_ms() - 1)
+        await Views(seen.scripts).publish(parts, batch("c", 0, 1), deadline_ms=now_ms() - 1)
     assert await seen.everything() == before
 
 
 async def test_before_its_deadline_all_is_taken_in(seen: Streams) -> None:
-    assert await Views(seen.scripts).publish({0: [part("a")], P: [part("b")]}, deadline_ms=now_ms() + 60_000) == 2
+    parts = {0: [part("a")], P: [part("b")]}
+    assert await Views(seen.scripts).publish(parts, batch("c", 0, 1), deadline_ms=now_ms() + 60_000) == 4
 
 
 async def test_a_deadline_that_passes_between_two_partitions_takes_in_both_or_none(seen: Streams) -> None:
