@@ -18,7 +18,7 @@ from shared.log import Log
 from shared.messages import Tally
 from shared.patience import backoff_s
 from shared.redis_client import is_down
-from shared.state.views import NO_BATCH, Batch, DeadlineError, Part, Parts, TakenPartlyError, Views
+from shared.state.views import Batch, DeadlineError, Part, Parts, TakenPartlyError, Views
 
 _BATCH_LIFE_MS = 600_000
 """Long beyond any deadline: a repeated batch finds its marker."""
@@ -68,7 +68,7 @@ class _Load:
         """Views without a marker are summed into one batch; the others are parts of their own."""
         self._sum_up()
         sums = {partition: merged(tallies).pack() for partition, tallies in self._tallies.items()}
-        return self._parts, Batch(f"b-{uuid4().hex}", _BATCH_LIFE_MS, sums) if sums else NO_BATCH
+        return self._parts, Batch(f"b-{uuid4().hex}", _BATCH_LIFE_MS, sums)
 
     def _add_tallies(self, tallies: Mapping[int, Tally]) -> None:
         if self._counted and any(tally.set for tally in tallies.values()):

@@ -8,6 +8,10 @@ local deadline = tonumber(ARGV[1])
 if deadline > 0 and time[1] * 1000 + time[2] / 1000 > deadline then
   return {0}
 end
+local function append(fields, packed)
+  fields[#fields + 1] = 'v' .. (#fields / 2 + 1)
+  fields[#fields + 1] = packed
+end
 -- One marker for all partitions, as they are taken in together or not at all: one each were most of the keys in Redis.
 local is_batch_new = tonumber(ARGV[2]) > 0 and redis.call('SET', KEYS[#KEYS], '1', 'NX', 'PX', ARGV[2])
 local taken, key, at = 0, 1, 3
@@ -16,15 +20,13 @@ while at <= #ARGV do
   for part = 1, parts do
     local life, packed = ARGV[at + 2 * part - 1], ARGV[at + 2 * part]
     if redis.call('SET', KEYS[key + part], '1', 'NX', 'PX', life) then
-      fields[#fields + 1] = 'v' .. (#fields / 2 + 1)
-      fields[#fields + 1] = packed
+      append(fields, packed)
     end
   end
   key, at = key + parts + 1, at + 2 * parts + 2
   local of_batch = ARGV[at - 1]
   if is_batch_new and of_batch ~= '' then
-    fields[#fields + 1] = 'v' .. (#fields / 2 + 1)
-    fields[#fields + 1] = of_batch
+    append(fields, of_batch)
   end
   taken = taken + #fields / 2
   -- A few thousand fields at a time: unpack puts them on Lua's stack, which is bounded.

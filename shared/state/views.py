@@ -88,8 +88,9 @@ class Views:
 
     async def _publish_together(self, group: Sequence[int], parts: Parts, batch: Batch, deadline_ms: int) -> int:
         """The partitions of one group, in one script: it looks at the clock once for all of them."""
+        has_batch = not batch.packed.keys().isdisjoint(group)
         names: list[str] = []
-        arguments: list[Argument] = [deadline_ms, batch.life_ms]
+        arguments: list[Argument] = [deadline_ms, batch.life_ms if has_batch else 0]
         for partition in group:
             keys, items = self._scripts.partitions[partition], parts.get(partition, ())
             names += [keys.stream("views"), *(keys.seen(part.marker) for part in items)]
@@ -97,7 +98,7 @@ class Views:
             for part in items:
                 arguments += (part.life_ms, part.packed)
             arguments.append(batch.packed.get(partition, b""))
-        if batch.life_ms:
+        if has_batch:
             names.append(self._scripts.partitions[group[0]].seen(batch.marker))
         reply = await self._scripts.call("publish", names, arguments)
         if reply[0] == 0:

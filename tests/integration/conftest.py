@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors import open_descriptors
+
 
 @pytest.fixture
 def no_descriptor_leaks() -> Iterator[None]:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     yield
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_descriptors() == before
 
 
 @pytest.fixture(params=["disk", "ramfs"])

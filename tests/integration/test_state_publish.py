@@ -103,6 +103,13 @@ async def test_a_batch_stands_behind_the_parts_of_its_partition(seen: Streams) -
     assert [len(await seen.entries("views", p)) for p in range(PARTITIONS)] == [1, 0, 1, 1]
 
 
+async def test_a_batch_of_nothing_leaves_no_marker(seen: Streams) -> None:
+    """As of a load whose views all have markers of their own."""
+    assert await Views(seen.scripts).publish({P: [part("x")]}, batch("a")) == 1
+    markers = [name async for name in seen.redis.scan_iter("reshelve:*:seen:*")]
+    assert markers == [seen.keys().seen("x").encode()]
+
+
 async def test_what_is_known_of_parts_and_batch_is_told_apart(seen: Streams) -> None:
     """A client's repetition comes with the views of others, and a batch is repeated with parts that are known."""
     views = Views(seen.scripts)

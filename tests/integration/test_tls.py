@@ -22,6 +22,7 @@ from shared.errors import InvalidError, StopServiceError
 from shared.redis_client import connect
 from tests.certificates import Certificates, make_certificates
 from tests.consumers import until
+from tests.descriptors import open_descriptors
 from tests.oracle import Expected, Oracle, sha256
 from tests.ports import free_port
 from tests.stack import SERVICES, Stack
@@ -130,17 +131,13 @@ async def _closed_to_the_end() -> AsyncIterator[None]:
     """
 
     async def are_closed() -> bool:
-        return _open_files() <= before
+        return open_descriptors() <= before
 
-    before = _open_files()
+    before = open_descriptors()
     try:
         yield
     finally:
         await until(are_closed)
-
-
-def _open_files() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 async def test_redis_answers_over_tls_to_who_has_the_password(places: Places) -> None:

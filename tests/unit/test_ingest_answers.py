@@ -21,6 +21,7 @@ from shared.catalog.catalog import Drop, LevelChange, Relocation
 from shared.errors import InvalidError
 from shared.levels import COUNT_MAX, Level
 from shared.state.contents import ContentState, Status
+from tests.descriptors import open_descriptors
 
 SILVER = Level("silver", 1000, 1999, "/levels/silver")
 ROW = Row("7", "silver", "a/g.mp4", None)
@@ -176,8 +177,7 @@ def test_files_on_a_level(tmp_path: Path) -> None:
 
 
 def test_looking_at_files_leaks_no_descriptor(tmp_path: Path) -> None:
-    descriptors = Path("/proc/self/fd")
-    before = len(list(descriptors.iterdir()))
+    before = open_descriptors()
     for name in ("a/b/c", "a", "d/e"):
         on_disk.fault(str(tmp_path), name)
-    assert len(list(descriptors.iterdir())) == before
+    assert open_descriptors() == before
