@@ -17,7 +17,7 @@ import aiohttp
 import orjson
 
 from benchmarks.staging import cids, make_files, now_ms, register, sync_filesystem
-from benchmarks.system import Query, Servers, System
+from benchmarks.system import HOST, Query, Servers, System
 from shared.state.contents import Contents
 
 _SERVICES = ("ingest", "planner", "mover", "mover", "recorder")
@@ -171,7 +171,7 @@ class Latency:
     async def _post(self, views: Sequence[dict[str, object]]) -> None:
         headers = {"Content-Type": "application/json"}
         async with self._session.post(
-            f"{self._system.http}/v1/views", data=orjson.dumps(views), headers=headers
+            f"http://{HOST}:{self._system.port}/v1/views", data=orjson.dumps(views), headers=headers
         ) as answer:
             if answer.status != 202:
                 raise RuntimeError(f"ingest answered {answer.status}: {(await answer.text())[:300]}")

@@ -116,7 +116,8 @@ class System:
     settings: Mapping[str, str]
     directory: Path
     services: list[Service] = field(default_factory=list)
-    http: str = ""
+    port: int = field(default_factory=lambda: http_port(HOST, 0))
+    """Where ingest listens."""
 
     @classmethod
     @asynccontextmanager
@@ -173,11 +174,9 @@ class System:
             "RESHELVE_REDIS_URL": self.servers.redis.url,
             "RESHELVE_MYSQL_URL": self.mysql_url,
             "RESHELVE_METRICS_PORT": str(port),
+            "RESHELVE_HTTP_PORT": str(self.port),
             **self.settings,
         }
-        if name == "ingest":
-            environment["RESHELVE_HTTP_PORT"] = str(http_port(HOST, 0))
-            self.http = f"http://{HOST}:{environment['RESHELVE_HTTP_PORT']}"
         log = self.directory / f"{name}-{len(self.services)}-{port}.log"
         with log.open("wb") as out:
             command = dying_with_us([sys.executable, "-m", f"services.{name}"])

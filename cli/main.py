@@ -51,6 +51,7 @@ def up(
     port: Annotated[
         int, typer.Option(envvar="RESHELVE_HTTP_PORT", min=0, max=65535, help="HTTP port; 0 takes a free one.")
     ] = 8080,
+    ingests: Annotated[int, typer.Option(min=1, max=64, help="How many to run, all on the same port.")] = 1,
     movers: Annotated[int, Count] = 1,
     planners: Annotated[int, Count] = 1,
     recorders: Annotated[int, Count] = 1,
@@ -72,7 +73,7 @@ def up(
     from cli.system import Plan  # noqa: PLC0415
     from cli.up import up  # noqa: PLC0415
 
-    replicas = {"mover": movers, "planner": planners, "recorder": recorders}
+    replicas = {"ingest": ingests, "mover": movers, "planner": planners, "recorder": recorders}
     plan = Plan(data_dir, port, replicas, level_root, log_format="console" if verbose else None)
     run(lambda stop: up(plan, stop, verbose=verbose))
 

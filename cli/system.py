@@ -136,6 +136,8 @@ def _replicas(plan: Plan, settings: OperatorSettings, children: dict[str, str], 
     logs.mkdir(parents=True, exist_ok=True)
     if plan.log_format is not None:
         children["RESHELVE_LOG_FORMAT"] = plan.log_format
+    if plan.replicas.get("ingest", 1) > 1:
+        children["RESHELVE_HTTP_SHARE_PORT"] = "1"
     replicas = []
     for service in SERVICES:
         for number in range(1, plan.replicas.get(service, 1) + 1):

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from benchmarks.backlog import State, copy_state, place_all, publish, zipf_tallies
 from benchmarks.ingest_load import load
@@ -104,7 +103,7 @@ async def _ingest(servers: Servers, seconds: float) -> float:
     settings = {"RESHELVE_BACKLOG_LIMIT": "20"}
     async with System.fresh(servers, no_files(servers), settings=settings) as system:
         (ingest,) = await system.start("ingest")
-        port = urlsplit(system.http).port or 0
+        port = system.port
         taken = await asyncio.to_thread(load, port, views=1000, seconds=seconds, connections=256)
         if "503" not in taken.answers:
             raise RuntimeError(f"that was no overload: {dict(taken.answers)}")

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from math import isqrt
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from benchmarks.backlog import copy_state, resting
 from benchmarks.ingest_load import load
@@ -48,7 +47,7 @@ def rows(work: Path, scale: float) -> Iterator[Row]:
 
 async def _cpu_us(system: System, seconds: float) -> float:
     await system.start("ingest", "planner")
-    port = urlsplit(system.http).port or 0
+    port = system.port
     before = system.cpu_s()
     taken = await asyncio.to_thread(load, port, views=_VIEWS, seconds=seconds, contents=CONTENTS)
     await system.drained("views")

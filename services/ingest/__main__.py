@@ -65,8 +65,9 @@ async def ingest(runtime: Runtime[IngestSettings]) -> None:
 
 
 async def _listen(runtime: Runtime[IngestSettings], runner: web.AppRunner) -> None:
-    host, port = runtime.settings.http_host, runtime.settings.http_port
-    site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
+    settings = runtime.settings
+    host, port = settings.http_host, settings.http_port
+    site = web.TCPSite(runner, host, port, backlog=_BACKLOG, reuse_port=settings.http_share_port)
     try:
         await site.start()
     except OSError as error:

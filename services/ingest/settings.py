@@ -40,6 +40,7 @@ class IngestSettings(Settings):
     `body_limit_bytes` bounds one body, `reading_limit_bytes` all but one that are being read,
     `pending_limit_bytes` all that wait for Redis. `deadline_s`: how long a request
     for views may wait for Redis. `key_life_s`: how long an Idempotency-Key or the id of a CloudEvent is known.
+    Ingest processes of one host that all `http_share_port` listen on the same port; the kernel spreads connections.
     Without `tokens_file` everybody who reaches ingest may do everything: then it listens on the loopback only, unless
     `allow_anonymous`.
     """
@@ -49,6 +50,7 @@ class IngestSettings(Settings):
     allow_anonymous: Annotated[bool, yes_or_no] = False
     http_host: str = "127.0.0.1"
     http_port: Port = 8080
+    http_share_port: Annotated[bool, yes_or_no] = False
     backlog_limit: Annotated[int, Meta(ge=1)] = 100_000
     body_limit_bytes: Annotated[int, Meta(ge=1024, le=256 * _MIB)] = 8 * _MIB
     reading_limit_bytes: Annotated[int, Meta(ge=1024)] = 16 * _MIB

@@ -29,15 +29,24 @@ from tests.cli_running import (
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One that runs for all tests of this module."""
-    running = started_up(tmp_path_factory.mktemp("up"), "--movers", "2", "--verbose")
+    running = started_up(tmp_path_factory.mktemp("up"), "--ingests", "2", "--movers", "2", "--verbose")
     yield running
     assert running.stop() == 0
 
 
 def test_up_says_where_everything_listens_and_keeps_passwords_to_itself(up: Running) -> None:
     said = up.said()
-    assert "reshelve is up: 5 services" in said
-    for word in ("HTTP ", "metrics ", "mover-2 127.0.0.1:", "Redis ", "MySQL ", "bronze 0-999 ", "logs "):
+    assert "reshelve is up: 6 services" in said
+    for word in (
+        "HTTP ",
+        "metrics ",
+        "ingest-2 127.0.0.1:",
+        "mover-2 127.0.0.1:",
+        "Redis ",
+        "MySQL ",
+        "bronze 0-999 ",
+        "logs ",
+    ):
         assert word in said
     secrets = [line.split("@")[0].rpartition(":")[2] for line in environment_file(up).splitlines()]
     assert len(secrets) == 2

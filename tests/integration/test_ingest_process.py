@@ -18,7 +18,7 @@ from cli.private_redis import PrivateRedis
 from shared.messages import Tally
 from shared.state.scripts import Scripts
 from tests.ingest_app import taken_in
-from tests.stack import Stack
+from tests.stack import Service, Stack
 
 PARTITIONS = 8
 
@@ -127,6 +127,44 @@ async def test_a_port_that_is_taken_ends_it_with_a_line(stack: Stack) -> None:
     [second] = stack.start("ingest")
     assert await asyncio.to_thread(second.process.wait, 15) == 2
     assert "RESHELVE_HTTP_PORT: cannot listen on 127.0.0.1" in second.log.read_text()
+
+
+async def test_processes_that_share_a_port_share_its_connections(stack: Stack, private: PrivateRedis) -> None:
+    """And one that dies takes only its own along."""
+    shared = {"RESHELVE_HTTP_SHARE_PORT": "1"}
+    one, other = stack.start("ingest", "ingest", settings=shared)
+    await stack.ready()
+    assert await _post_apart(stack, 64) == [202] * 64
+    taken = [await _accepted_by(service) for service in (one, other)]
+    assert min(taken) > 0
+    assert sum(taken) == 64
+    one.kill()
+    assert await _post_apart(stack, 16) == [202] * 16
+    assert await _accepted_by(other) == taken[1] + 16
+    assert (await tally_of(private.url)).add == {"7": 80}
+    [alone] = stack.start("ingest")
+    assert await asyncio.to_thread(alone.process.wait, 15) == 2
+    assert "RESHELVE_HTTP_PORT: cannot listen on 127.0.0.1" in alone.log.read_text()
+    assert stack.errors() == []
+
+
+async def _post_apart(stack: Stack, times: int) -> list[int]:
+    """Each on a connection of its own."""
+
+    async def once() -> int:
+        async with aiohttp.ClientSession(stack.http) as session:
+            status, *_ = await post(session, "7")
+            return status
+
+    return await asyncio.gather(*(once() for _ in range(times)))
+
+
+async def _accepted_by(service: Service) -> float:
+    url = f"http://127.0.0.1:{service.metrics_port}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        text = await answer.text()
+    [value] = [line for line in text.splitlines() if line.startswith('reshelve_views_accepted_total{kind="views"}')]
+    return float(value.rpartition(" ")[2])
 
 
 async def test_a_wrong_setting_ends_it_with_a_line_that_names_it(stack: Stack) -> None:
