@@ -17,8 +17,7 @@ import orjson
 
 from benchmarks.ingest_load import wait_for_port
 from benchmarks.staging import cids, register
-from benchmarks.system import HOST, Servers, System
-from cli.ports import http_port
+from benchmarks.system import HOST, Servers, System, free_port
 from cli.spawn import dying_with_us
 
 _CONTENTS = 1_000_000
@@ -64,7 +63,7 @@ def redis_benchmark(servers: Servers, requests: int, *command: str) -> float:
 @contextmanager
 def bare_aiohttp() -> Iterator[int]:
     """The port of a handler that reads the body and answers 202."""
-    port = http_port(HOST, 0)
+    port = free_port()
     with subprocess.Popen(dying_with_us([sys.executable, "-c", _BARE, str(port)])) as process:
         try:
             wait_for_port(port)

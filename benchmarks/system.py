@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ import aiohttp
 import asyncmy
 
 from cli.migrate import migrate
-from cli.ports import MetricsPorts, http_port
+from cli.ports import http_port
 from cli.servers import PrivateMySQL, PrivateRedis
 from cli.spawn import dying_with_us
+from shared.errors import StopServiceError
 from shared.keys import META
 from shared.levels import Level, Levels
 from shared.mysql_url import parse_mysql_url
@@ -37,9 +39,18 @@ HOST = "127.0.0.1"
 CORES = 2
 _BUFFER_POOL_MB = 256
 _READY_S = 30.0
+_PORTS = 10_000, 32_000
+"""Below `ip_local_port_range`."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROJECT = Path(__file__).resolve().parent.parent
 _numbers = itertools.count(1)
+
+
+def free_port() -> int:
+    """One that another run is hardly given at the same moment, and that the kernel gives to no outgoing connection."""
+    while True:
+        with suppress(StopServiceError):
+            return http_port(HOST, random.randrange(*_PORTS))
 
 
 @contextmanager
@@ -116,7 +127,7 @@ class System:
     settings: Mapping[str, str]
     directory: Path
     services: list[Service] = field(default_factory=list)
-    port: int = field(default_factory=lambda: http_port(HOST, 0))
+    port: int = field(default_factory=free_port)
     """Where ingest listens."""
 
     @classmethod
@@ -147,13 +158,12 @@ class System:
 
     async def start(self, *names: str) -> list[Service]:
         """One process per name, each ready; a name may come several times."""
-        ports = MetricsPorts(HOST)
-        started = [self._start(name, ports) for name in names]
+        started = [self._start(name) for name in names]
         self.services += started
         async with aiohttp.ClientSession() as session:
             deadline = time.monotonic() + _READY_S
             for service in started:
-                while not await _is_ready(session, service):
+                while service.process.poll() is not None or not await _is_ready(session, service):
                     if service.process.poll() is not None or time.monotonic() > deadline:
                         raise RuntimeError(f"{service.name} is not ready:\n{service.log.read_text()[-2000:]}")
                     await asyncio.sleep(0.02)
@@ -167,8 +177,8 @@ class System:
                 await asyncio.sleep(0.01)
         return planner
 
-    def _start(self, name: str, ports: MetricsPorts) -> Service:
-        port = ports.choose(name)
+    def _start(self, name: str) -> Service:
+        port = free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RESHELVE_")} | {
             "PYTHONPATH": str(_PROJECT),
             "RESHELVE_REDIS_URL": self.servers.redis.url,
