@@ -21,21 +21,26 @@ def accepted(request: web.Request, views: int) -> web.StreamResponse:
 
 
 class Accepted(web.StreamResponse):
-    """202 on a connection that is kept. Putting an answer's headers together one by one costs as much as its views."""
+    """202. Putting an answer's headers together one by one costs as much as its views."""
 
     def __init__(self, views: int) -> None:
         """So many were taken in."""
         super().__init__(status=202)
         self._views = views
+        self._keeps = True
 
     @property
     def keep_alive(self) -> bool | None:
-        return True
+        return self._keeps
+
+    def force_close(self) -> None:
+        """It is to be the connection's last answer."""
+        self._keeps = False
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
         """Writes it all; there is nothing more to come."""
         writer = request.writer
-        await writer.write(_whole(self._views, int(time.time())))
+        await writer.write(_whole(self._views, int(time.time()), keeps=self._keeps))
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:
@@ -43,10 +48,12 @@ class Accepted(web.StreamResponse):
 
 
 @lru_cache(maxsize=128)
-def _whole(views: int, now_s: int) -> bytes:
+def _whole(views: int, now_s: int, *, keeps: bool) -> bytes:
     body = _body(views)
     date = formatdate(now_s, usegmt=True)
     head = f"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nServer: {SERVER}\r\nDate: {date}\r\n"
+    if not keeps:
+        head += "Connection: close\r\n"
     return b"%bContent-Length: %d\r\n\r\n%b" % (head.encode(), len(body), body)
 
 

@@ -14,6 +14,7 @@ from services.ingest.bodies import ROOM
 from services.ingest.coalesce import Publisher
 from services.ingest.contents import ContentsEndpoint
 from services.ingest.dead import DeadLettersEndpoint
+from services.ingest.draining import Draining
 from services.ingest.gate import Gate
 from services.ingest.health import HealthEndpoint
 from services.ingest.history import HistoryEndpoint
@@ -33,6 +34,7 @@ from shared.state.dead_letters import DeadLetterQueue
 from shared.state.scripts import Scripts
 from shared.state.views import Views
 
+DRAINING = web.AppKey("draining", Draining)
 OPENAPI = Path(__file__).with_name("openapi.json")
 
 
@@ -81,8 +83,10 @@ def build_app(
 
     # Whoever checks tokens comes second: its refusals are problems too.
     asking = [asks_for_tokens(Tokens(settings.tokens_file, log), log)] if settings.tokens_file else []
-    app = web.Application(client_max_size=settings.body_limit_bytes, middlewares=[answers_problems(log), *asking])
-    app[ROOM] = room
+    draining = Draining()
+    answering = answers_problems(log, draining)
+    app = web.Application(client_max_size=settings.body_limit_bytes, middlewares=[answering, *asking])
+    app[ROOM], app[DRAINING] = room, draining
     app.router.add_post("/v1/views", taking.post)
     app.router.add_post("/v1/contents", tracking.register)
     app.router.add_get("/v1/contents/{cid}", tracking.show, allow_head=False)

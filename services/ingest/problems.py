@@ -13,6 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from redis.exceptions import RedisError
 
 from services.ingest.answers import SERVER, Accepted
+from services.ingest.draining import Draining
 from shared.catalog import CatalogDownError
 from shared.errors import RetryError
 from shared.log import Log
@@ -51,15 +52,18 @@ class UnavailableError(ProblemError):
         super().__init__(503, detail, headers={"Retry-After": str(retry_after_s)})
 
 
-def answers_problems(log: Log) -> Any:
+def answers_problems(log: Log, draining: Draining) -> Any:
     """The outermost middleware: signs answers, and turns errors into problems; only unexpected ones are logged."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            response = await handler(request)
-        except Exception as error:  # noqa: BLE001  # the unexpected ones are logged
-            response = _response(_problem(error, request, log))
+        with draining:
+            try:
+                response = await handler(request)
+            except Exception as error:  # noqa: BLE001  # the unexpected ones are logged
+                response = _response(_problem(error, request, log))
+        if draining.begun:
+            response.force_close()
         if not isinstance(response, Accepted):
             # Without the versions that aiohttp would tell. Here, since a signal costs a call more per request.
             response.headers[hdrs.SERVER] = SERVER

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,17 @@ from redis.asyncio import Redis
 from cli.private_redis import PrivateRedis
 from shared.messages import Tally
 from shared.state.scripts import Scripts
+from shared.stopping import BOUND_S
 from tests.ingest_app import taken_in
 from tests.stack import Service, Stack
 
 PARTITIONS = 8
+_HURRY_S = 3
+_POST_OF_TWO = (
+    b"POST /v1/views HTTP/1.1\r\nHost: ingest\r\nContent-Type: application/x-ndjson\r\nContent-Length: 23\r\n\r\n"
+    b'{"cid":"1"}\n'
+)
+"""The body's second line is still to come."""
 
 
 @pytest.fixture
@@ -119,6 +129,59 @@ async def test_stopping_answers_what_is_under_way(stack: Stack, private: Private
     # A request whose connection was refused at the stop may not have been answered; an answered one is never lost.
     assert taken <= counted <= taken + 8 * 5000
     assert stack.errors() == []
+
+
+async def test_stopping_waits_for_a_body_that_is_on_its_way(stack: Stack, private: PrivateRedis) -> None:
+    """And is not held up by a connection on which nothing is asked."""
+    [service] = stack.start("ingest")
+    await stack.ready()
+    async with _connected(stack) as (idle, _), _connected(stack) as (writer, reader):
+        idle.write(b"POST /v1/views HTTP/1.1\r\n")
+        writer.write(_POST_OF_TWO)
+        await asyncio.sleep(0.5)
+        service.process.terminate()
+        await _refuses_connections(stack)
+        writer.write(b'{"cid":"2"}')
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert await asyncio.to_thread(service.process.wait, 15) == 0
+    assert (head.split(b"\r\n")[0], json.loads(body)) == (b"HTTP/1.1 202 Accepted", {"accepted": 2, "rejected": []})
+    assert b"Connection: close" in head
+    assert (await tally_of(private.url)).add == {"1": 1, "2": 1}
+    assert "hurry" not in service.log.read_text()
+    assert stack.errors() == []
+
+
+async def test_a_body_that_does_not_come_holds_up_a_stop_for_so_long_only(stack: Stack) -> None:
+    [service] = stack.start("ingest")
+    await stack.ready()
+    async with _connected(stack) as (writer, reader):
+        writer.write(_POST_OF_TWO)
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+        service.process.terminate()
+        assert await asyncio.to_thread(service.process.wait, 15) == 0
+        assert time.monotonic() - began < BOUND_S + _HURRY_S
+        assert await reader.read() == b""
+    assert stack.errors() == []
+
+
+@asynccontextmanager
+async def _connected(stack: Stack) -> AsyncIterator[tuple[asyncio.StreamWriter, asyncio.StreamReader]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.http_port)
+    try:
+        yield writer, reader
+    finally:
+        writer.close()
+
+
+async def _refuses_connections(stack: Stack) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                async with _connected(stack):
+                    await asyncio.sleep(0.02)
+            except ConnectionError:
+                return
 
 
 async def test_a_port_that_is_taken_ends_it_with_a_line(stack: Stack) -> None:
