@@ -27,10 +27,10 @@ from tests.stack import Service, Stack
 PARTITIONS = 8
 _HURRY_S = 3
 _POST_OF_TWO = (
-    b"POST /v1/views HTTP/1.1\r\nHost: ingest\r\nContent-Type: application/x-ndjson\r\nContent-Length: 23\r\n\r\n"
-    b'{"cid":"1"}\n'
+    b"POST /v1/views HTTP/1.1\r\nHost: ingest\r\nContent-Type: application/x-ndjson\r\nContent-Length: 23\r\n"
+    b'Expect: 100-continue\r\n\r\n{"cid":"1"}\n'
 )
-"""The body's second line is still to come."""
+"""The body's second line is still to come. An answer tells at once that ingest has begun with it."""
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ async def test_stopping_waits_for_a_body_that_is_on_its_way(stack: Stack, privat
     async with _connected(stack) as (idle, _), _connected(stack) as (writer, reader):
         idle.write(b"POST /v1/views HTTP/1.1\r\n")
         writer.write(_POST_OF_TWO)
-        await asyncio.sleep(0.5)
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         service.process.terminate()
         await _refuses_connections(stack)
         writer.write(b'{"cid":"2"}')
@@ -156,7 +156,7 @@ async def test_a_body_that_does_not_come_holds_up_a_stop_for_so_long_only(stack:
     await stack.ready()
     async with _connected(stack) as (writer, reader):
         writer.write(_POST_OF_TWO)
-        await asyncio.sleep(0.5)
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         began = time.monotonic()
         service.process.terminate()
         assert await asyncio.to_thread(service.process.wait, 15) == 0
