@@ -17,8 +17,9 @@ import orjson
 
 from benchmarks.ingest_load import wait_for_port
 from benchmarks.staging import cids, register
-from benchmarks.system import HOST, Servers, System, free_port
+from benchmarks.system import HOST, Servers, System
 from cli.spawn import dying_with_us
+from tests.ports import free_port
 
 _CONTENTS = 1_000_000
 _BATCH = 500

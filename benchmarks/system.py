@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,15 @@ import aiohttp
 import asyncmy
 
 from cli.migrate import migrate
-from cli.ports import http_port
 from cli.servers import PrivateMySQL, PrivateRedis
 from cli.spawn import dying_with_us
-from shared.errors import StopServiceError
 from shared.keys import META
 from shared.levels import Level, Levels
 from shared.mysql_url import parse_mysql_url
 from shared.redis_client import connect
 from shared.state.contents import Contents
 from shared.state.scripts import Scripts
+from tests.ports import free_port
 
 Rows = Sequence[Sequence[Any]]
 Query = Callable[..., Awaitable[Rows]]
@@ -39,18 +37,9 @@ HOST = "127.0.0.1"
 CORES = 2
 _BUFFER_POOL_MB = 256
 _READY_S = 30.0
-_PORTS = 10_000, 32_000
-"""Below `ip_local_port_range`."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROJECT = Path(__file__).resolve().parent.parent
 _numbers = itertools.count(1)
-
-
-def free_port() -> int:
-    """One that another run is hardly given at the same moment, and that the kernel gives to no outgoing connection."""
-    while True:
-        with suppress(StopServiceError):
-            return http_port(HOST, random.randrange(*_PORTS))
 
 
 @contextmanager
@@ -163,7 +152,7 @@ class System:
         async with aiohttp.ClientSession() as session:
             deadline = time.monotonic() + _READY_S
             for service in started:
-                while service.process.poll() is not None or not await _is_ready(session, service):
+                while not await _is_ready(session, service):
                     if service.process.poll() is not None or time.monotonic() > deadline:
                         raise RuntimeError(f"{service.name} is not ready:\n{service.log.read_text()[-2000:]}")
                     await asyncio.sleep(0.02)
@@ -279,6 +268,9 @@ async def _query(connection: Any, sql: str, arguments: Sequence[Any]) -> Rows:
 
 
 async def _is_ready(session: aiohttp.ClientSession, service: Service) -> bool:
+    if service.process.poll() is not None:
+        # Whoever answers in its place is another.
+        return False
     try:
         async with session.get(f"http://{HOST}:{service.metrics_port}/readyz") as answer:
             return answer.status == 200

@@ -10,12 +10,12 @@ from pathlib import Path
 _LOOPBACK = "127.0.0.1"
 _FIRST = 10_000
 _CLAIMS_KEPT = 64
-# Held, not used: whoever else runs these tests on this machine passes over the ports that have a claim.
+# Held, not used: whoever else runs tests or benchmarks on this machine passes over the ports that have a claim.
 _claims: deque[socket.socket] = deque()
 
 
 def free_port(rng: random.Random | None = None) -> int:
-    """A port of the loopback that nobody listens on, that no other runner of tests was given lately, and that the
+    """A port of the loopback that nobody listens on, that no other run was given lately, and that the
     kernel gives to no outgoing connection: those come from `ip_local_port_range`, and a service once found its port
     taken by one that had been opened since the port was chosen."""
     rng = rng or random.Random()

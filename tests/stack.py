@@ -39,6 +39,12 @@ class Service:
         self.process.kill()
         self.process.wait()
 
+    async def exposition(self) -> str:
+        """What Prometheus would get of it."""
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return await answer.text()
+
     def stop(self, timeout_s: float = 15) -> int:
         """SIGTERM; returns the exit code."""
         if self.process.poll() is None:

@@ -103,8 +103,7 @@ async def _ingest(servers: Servers, seconds: float) -> float:
     settings = {"RESHELVE_BACKLOG_LIMIT": "20"}
     async with System.fresh(servers, no_files(servers), settings=settings) as system:
         (ingest,) = await system.start("ingest")
-        port = system.port
-        taken = await asyncio.to_thread(load, port, views=1000, seconds=seconds, connections=256)
+        taken = await asyncio.to_thread(load, system.port, views=1000, seconds=seconds, connections=256)
         if "503" not in taken.answers:
             raise RuntimeError(f"that was no overload: {dict(taken.answers)}")
         return most_mb(ingest)

@@ -47,9 +47,8 @@ def rows(work: Path, scale: float) -> Iterator[Row]:
 
 async def _cpu_us(system: System, seconds: float) -> float:
     await system.start("ingest", "planner")
-    port = system.port
     before = system.cpu_s()
-    taken = await asyncio.to_thread(load, port, views=_VIEWS, seconds=seconds, contents=CONTENTS)
+    taken = await asyncio.to_thread(load, system.port, views=_VIEWS, seconds=seconds, contents=CONTENTS)
     await system.drained("views")
     return (system.cpu_s() - before) * 1e6 / (taken.answers["202"] * _VIEWS)
 

@@ -27,20 +27,15 @@ class Accepted(web.StreamResponse):
         """So many were taken in."""
         super().__init__(status=202)
         self._views = views
-        self._keeps = True
 
     @property
-    def keep_alive(self) -> bool | None:
-        return self._keeps
-
-    def force_close(self) -> None:
-        """It is to be the connection's last answer."""
-        self._keeps = False
+    def keep_alive(self) -> bool:
+        return super().keep_alive is not False
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
         """Writes it all; there is nothing more to come."""
         writer = request.writer
-        await writer.write(_whole(self._views, int(time.time()), keeps=self._keeps))
+        await writer.write(_whole(self._views, int(time.time()), keeps=self.keep_alive))
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:

@@ -62,15 +62,7 @@ def build_app(
     views = Views(publishing)
     deadline_s, key_life_s = settings.deadline_s, settings.key_life_s
     room = Room(settings.reading_limit_bytes, deadline_s)
-    publisher = Publisher(
-        views,
-        gate,
-        log,
-        partitions=settings.partitions,
-        deadline_s=deadline_s,
-        pending_limit=settings.pending_limit_bytes,
-        key_life_s=key_life_s,
-    )
+    publisher = _publisher(settings, views, gate, log)
     idempotency = Idempotency(views, deadline_s=deadline_s, key_life_s=key_life_s)
     taking = ViewsEndpoint(publisher, gate, idempotency, room, pool=pools.parsing, partitions=settings.partitions)
     tracking = ContentsEndpoint(catalog, registry, contents, pools.looking, log)
@@ -104,6 +96,18 @@ def build_app(
     app.router.add_get("/readyz", health.readyz, allow_head=False)
     app.router.add_get("/openapi.json", _document(OPENAPI.read_bytes()), allow_head=False)
     return app
+
+
+def _publisher(settings: IngestSettings, views: Views, gate: Gate, log: Log) -> Publisher:
+    return Publisher(
+        views,
+        gate,
+        log,
+        partitions=settings.partitions,
+        deadline_s=settings.deadline_s,
+        pending_limit=settings.pending_limit_bytes,
+        key_life_s=settings.key_life_s,
+    )
 
 
 def _document(text: bytes) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -53,7 +53,10 @@ class UnavailableError(ProblemError):
 
 
 def answers_problems(log: Log, draining: Draining) -> Any:
-    """The outermost middleware: signs answers, and turns errors into problems; only unexpected ones are logged."""
+    """The outermost middleware: signs answers, and turns errors into problems; only unexpected ones are logged.
+
+    It tells `draining` of each request, too: a middleware more would cost a call more.
+    """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -8,7 +8,6 @@ from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
-import aiohttp
 import orjson
 import pytest
 
@@ -42,9 +41,7 @@ async def disk(floor: Floor, tmp_path: Path) -> AsyncIterator[Disk]:
 
 
 async def _metric(mover: Service, level: str) -> bool:
-    url = f"http://127.0.0.1:{mover.metrics_port}/metrics"
-    async with aiohttp.ClientSession() as session, session.get(url) as answer:
-        return f'reshelve_breaker_open{{level="{level}"}} 1.0' in await answer.text()
+    return f'reshelve_breaker_open{{level="{level}"}} 1.0' in await mover.exposition()
 
 
 async def _in_status(floor: Floor, at: Path) -> set[str]:

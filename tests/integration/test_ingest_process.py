@@ -223,10 +223,8 @@ async def _post_apart(stack: Stack, times: int) -> list[int]:
 
 
 async def _accepted_by(service: Service) -> float:
-    url = f"http://127.0.0.1:{service.metrics_port}/metrics"
-    async with aiohttp.ClientSession() as session, session.get(url) as answer:
-        text = await answer.text()
-    [value] = [line for line in text.splitlines() if line.startswith('reshelve_views_accepted_total{kind="views"}')]
+    lines = (await service.exposition()).splitlines()
+    [value] = [line for line in lines if line.startswith('reshelve_views_accepted_total{kind="views"}')]
     return float(value.rpartition(" ")[2])
 
 

@@ -199,11 +199,7 @@ async def test_tokens_and_the_passwords_of_a_running_system(stack: Stack, tmp_pa
         async with session.get("/v1/levels", headers={"Authorization": headers[0]}) as answer:
             assert answer.status == 200
     for service in stack.services:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{service.metrics_port}/metrics") as answer,
-        ):
-            answers += await answer.text()
+        answers += await service.exposition()
     assert stack.stop() == {name: [0] for name in SERVICES}
     log = written(stack)
     assert "tokens file not taken over" in log

@@ -7,11 +7,10 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.stack import SERVICES, Stack
+from tests.stack import SERVICES, Service, Stack
 
 PAIRS = 6
 """From each of the three sample levels to each other."""
@@ -57,11 +56,9 @@ async def stack(redis_db: str, database: str, tmp_path: Path) -> AsyncIterator[S
         started.stop()
 
 
-async def shown(port: int) -> dict[str, list[float]]:
-    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as answer:
-        text = await answer.text()
+async def shown(service: Service) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(await service.exposition()):
         for sample in family.samples:
             found.setdefault(sample.name, []).append(sample.value)
     return found
@@ -73,13 +70,13 @@ async def test_every_series_is_there_before_anything_has_happened(stack: Stack) 
     for service in stack.services:
         wanted = SERIES[service.name]
         while True:
-            found = await shown(service.metrics_port)
+            found = await shown(service)
             if (counted := {name: len(found.get(name, [])) for name in wanted}) == wanted:
                 break
             assert time.monotonic() < deadline, f"{service.name} shows {counted}, not {wanted}"
             await asyncio.sleep(0.2)
         for name in wanted.keys() - set(FULL_OF_SOMETHING):
             assert not any(found[name]), f"{name} of {service.name} begins with {found[name]}"
-    mover = await shown(stack.named("mover")[0].metrics_port)
+    mover = await shown(stack.named("mover")[0])
     assert (len(mover["reshelve_moves_total"]), len(mover["reshelve_retires_total"])) == (13, 7)
     assert len(mover["reshelve_dead_letters_total"]) > 50
